@@ -1,0 +1,39 @@
+# make train   sets up .venv, trains Real NVP on the embedded digits, samples, evaluates, exports
+# make test    sets up .venv, runs lint and every test
+# make format  lets ruff rewrite what it can
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# The images that come with the workplace, if they are there and nothing else is named.
+ifndef TFDS_DATA_DIR
+ifneq ($(wildcard ../shared/tensorflow_datasets),)
+export TFDS_DATA_DIR := $(abspath ../shared/tensorflow_datasets)
+endif
+endif
+
+.PHONY: train test format clean
+
+train: .venv/installed
+	$(BIN)/python -m train digits
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Anew whenever the dependencies change; the marker is written last, so that an install that was
+# cut off is done again.
+.venv/installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tfnvp needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

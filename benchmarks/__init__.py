@@ -1,0 +1,1 @@
+"""Measurements, printed as JSON lines; run as `python -m benchmarks.NAME` from the checkout."""

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits, load_sample_images
+
+import tfnvp.data
+from tfnvp.data import embedded
+
+
+def _images(name, split):
+    return np.stack(list(tfnvp.data.load(name, split, shuffle=False).as_numpy_iterator()))
+
+
+@pytest.mark.parametrize(
+    "name, sizes",
+    [("digits", (1297, 200, 300)), ("photos", (5000, 78, 78))],
+)
+def test_shapes_and_sizes(name, sizes):
+    info = tfnvp.data.info(name)
+    for split, size in zip(tfnvp.data.SPLITS, sizes, strict=True):
+        dataset = tfnvp.data.load(name, split)
+        assert len(dataset) == size
+        assert dataset.element_spec.shape == info.image_shape
+        images = _images(name, split)
+        assert images.shape == (size, *info.image_shape)
+        assert images.dtype == np.uint8
+        assert images.max() < info.levels
+
+
+def test_digits_splits_are_those_of_the_permutation():
+    order = np.random.RandomState(0).permutation(1797)
+    digits = load_digits().images[..., None]
+    parts = [_images("digits", split) for split in tfnvp.data.SPLITS]
+    np.testing.assert_array_equal(np.concatenate(parts), digits[order])
+    assert tfnvp.data.info("digits").levels == 17
+    assert max(part.max() for part in parts) == 16
+
+
+def test_photos_splits_share_no_pixel():
+    # Each pixel of a photograph is replaced by its own number.
+    pixels = np.arange(427 * 640).reshape(427, 640, 1)
+    seen = {split: np.unique(embedded._cut_patches(pixels, split)) for split in tfnvp.data.SPLITS}
+    assert not np.intersect1d(seen["train"], seen["validation"]).size
+    assert not np.intersect1d(seen["train"], seen["test"]).size
+    assert not np.intersect1d(seen["validation"], seen["test"]).size
+
+
+def test_photos_are_patches_of_both_photographs():
+    china, flower = load_sample_images().images
+    test = _images("photos", "test")
+    np.testing.assert_array_equal(test[0], china[:32, 224:256])
+    np.testing.assert_array_equal(test[1], china[:32, 256:288])
+    np.testing.assert_array_equal(test[39], flower[:32, 224:256])
+    np.testing.assert_array_equal(_images("photos", "train")[1], china[:32, 8:40])
+    # Scored patches do not overlap: as many pixels as they have places.
+    pixels = np.arange(427 * 640).reshape(427, 640, 1)
+    patches = embedded._cut_patches(pixels, "test")
+    assert np.unique(patches).size == patches.size

@@ -1,0 +1,127 @@
+"""Exports are loaded where tfnvp is not, as a server does."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import tfnvp
+
+LEVELS = 17
+
+
+@pytest.fixture(scope="module")
+def model(randomize):
+    flow = tfnvp.ImageRealNVP((4, 4, 1), 2, filters=4, residual_blocks=1, levels=LEVELS)
+    randomize(flow, seed=0)
+    return flow
+
+
+@pytest.fixture(scope="module")
+def directory(model, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("export") / "tiny"
+    assert tfnvp.export_saved_model(model, directory) == directory / "1"
+    return directory
+
+
+@pytest.fixture(scope="module")
+def signatures(directory):
+    return tf.saved_model.load(str(directory / "1")).signatures
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.RandomState(0).randint(0, LEVELS, (5, 4, 4, 1)).astype("uint8")
+
+
+def test_log_prob_is_the_models_in_a_process_without_tfnvp(model, directory, images, tmp_path):
+    np.save(tmp_path / "images.npy", images)
+    code = f"""
+import sys, numpy as np, tensorflow as tf
+served = tf.saved_model.load({str(directory / "1")!r}).signatures["serving_default"]
+outputs = served(images=tf.constant(np.load({str(tmp_path / "images.npy")!r})))
+assert not {{"tfnvp", "tensorflow_probability"}} & set(sys.modules)
+np.savez({str(tmp_path / "outputs.npz")!r}, **outputs)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    outputs = np.load(tmp_path / "outputs.npz")
+    assert outputs["log_prob"].shape == (5,)
+    np.testing.assert_allclose(outputs["log_prob"], model.log_prob(images), rtol=1e-6)
+    np.testing.assert_allclose(outputs["bits_per_dim"], model.bits_per_dim(images), rtol=1e-6)
+
+
+def test_encode_is_the_models_and_decode_its_reverse(model, signatures, images):
+    latents = signatures["encode"](images=tf.constant(images))["latents"]
+    np.testing.assert_allclose(latents, model.encode(images), atol=1e-5)
+    np.testing.assert_array_equal(signatures["decode"](latents=latents)["images"], images)
+
+
+def test_score_encoded_reads_files_of_256_levels(signatures, images):
+    def png(image):
+        file = io.BytesIO()
+        # 16 levels up from 0: floor(v * 17 / 256) gives the level back.
+        Image.fromarray((image[..., 0].astype(int) * 256 // LEVELS + 1).astype("uint8")).save(
+            file, format="PNG"
+        )
+        return file.getvalue()
+
+    encoded = tf.constant([png(image) for image in images])
+    scored = signatures["score_encoded"](image_bytes=encoded)["log_prob"]
+    expected = signatures["log_prob"](images=tf.constant(images))["log_prob"]
+    np.testing.assert_allclose(scored, expected, rtol=1e-6)
+
+
+def test_a_sample_depends_on_its_own_seed_alone(signatures):
+    def sample(seeds, temperature=1.0):
+        seed = tf.constant(seeds, tf.int64)
+        drawn = signatures["sample"](seed=seed, temperature=tf.fill([len(seeds)], temperature))
+        return drawn["images"].numpy().astype(int)
+
+    many = sample([7, 8, 2**40, 7])
+    assert many.min() >= 0 and many.max() < LEVELS
+    assert abs(sample([8])[0] - many[1]).max() <= 1
+    assert abs(many[3] - many[0]).max() <= 1
+    assert abs(many[1] - many[0]).max() > 1
+    # The upper half of a seed counts too.
+    assert abs(sample([2**40])[0] - sample([0])[0]).max() > 1
+    cold = sample([1, 2], temperature=0.0)
+    np.testing.assert_array_equal(cold[0], cold[1])
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs", "message"),
+    [
+        ("log_prob", {"images": tf.fill([1, 4, 4, 1], tf.constant(17, tf.uint8))}, "0..16"),
+        ("decode", {"latents": tf.fill([1, 4, 4, 1], float("nan"))}, "latents must be finite"),
+        (
+            "score_encoded",
+            {"image_bytes": [tf.io.encode_png(tf.zeros([5, 4, 1], tf.uint8))]},
+            "4 x 4 pixels",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_named(signatures, signature, inputs, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures[signature](**{name: tf.convert_to_tensor(v) for name, v in inputs.items()})
+
+
+def test_versions_count_up_and_appear_whole(model, directory, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(tf.saved_model, "save", fail)
+        tfnvp.export_saved_model(model, directory)
+    assert [path.name for path in directory.iterdir()] == ["1"]
+    (directory / "7").mkdir()
+    assert tfnvp.export_saved_model(model, directory).name == "8"
+
+
+def test_another_model_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="ImageRealNVP, got str"):
+        tfnvp.export_saved_model("digits", tmp_path / "x")
+    assert not (tmp_path / "x").exists()

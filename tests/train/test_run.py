@@ -1,0 +1,172 @@
+"""Training runs, small but whole: from a recipe to a run directory and a SavedModel."""
+
+import csv
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import tfnvp
+import train.run
+from train import recipe as recipes
+from train.__main__ import app
+from train.run import Settings
+
+TINY = {"filters": 4, "residual_blocks": 1, "num_scales": 1}
+
+
+def tiny(name, **options):
+    """A recipe with a model that trains in seconds."""
+    recipe = recipes.get(name, **options)
+    return dataclasses.replace(recipe, overrides=recipe.overrides | TINY)
+
+
+def settings(tmp_path, name="digits", **options):
+    defaults = {
+        "recipe_name": name,
+        "run_dir": tmp_path / "run",
+        "epochs": 2,
+        "batch_size": 64,
+        "learning_rate": 2e-3,
+        "mixed_precision": False,
+        "seed": 0,
+        "resume": False,
+        "limit_steps": None,
+        "export_to": None,
+    }
+    return Settings(**(defaults | options))
+
+
+def history(run_dir):
+    with (run_dir / "history.csv").open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_a_run_leaves_what_it_promises(tmp_path, capsys):
+    figures = train.run.train(
+        tiny("digits"), settings(tmp_path, export_to=tmp_path / "saved_models" / "digits")
+    )
+    run_dir = tmp_path / "run"
+    left = {path.name for path in run_dir.iterdir()}
+    assert left == {"config.json", "history.csv", "logs", "model.keras", "samples", "samples.png"}
+    rows = history(run_dir)
+    validation = [float(row["val_bits_per_dim"]) for row in rows]
+    assert len(rows) == 2 and validation[1] < validation[0]
+    assert list((run_dir / "logs" / "train").glob("events*"))
+
+    # The model that is kept is the best by validation, and the figures are its.
+    model = keras.models.load_model(run_dir / "model.keras")
+    for split in ("validation", "test"):
+        images = np.concatenate(list(tfnvp.data.load("digits", split, 100)))
+        assert figures[split] == pytest.approx(model.bits_per_dim(images).numpy().mean(), abs=1e-4)
+    assert figures["validation"] == pytest.approx(min(validation), abs=1e-4)
+    assert figures["images_seen"] == 2 * 1297
+    assert Image.open(run_dir / "samples.png").size[0] > 8 * 32
+    assert (tmp_path / "saved_models" / "digits" / "1" / "saved_model.pb").is_file()
+    assert json.loads((run_dir / "config.json").read_text())["settings"]["seed"] == 0
+    printed = capsys.readouterr().out
+    assert f"test bits/dim        {figures['test']:.3f}" in printed
+
+
+def test_a_run_that_was_cut_off_is_resumed(tmp_path, monkeypatch):
+    class Cut(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    callbacks = train.run._callbacks
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.run, "_callbacks", lambda *a, **k: [*callbacks(*a, **k), Cut()])
+        train.run.train(tiny("digits"), settings(tmp_path))
+    run_dir = tmp_path / "run"
+    first = history(run_dir)
+    assert len(first) == 1
+    figures = train.run.train(tiny("digits"), settings(tmp_path, resume=True))
+    assert [row["epoch"] for row in history(run_dir)] == ["0", "1"]
+    assert history(run_dir)[0] == first[0]
+    assert figures["images_seen"] == 2 * 1297
+    assert figures["validation"] < float(first[0]["val_bits_per_dim"])
+    with pytest.raises(ValueError, match="holds no unfinished run"):
+        train.run.train(tiny("digits"), settings(tmp_path, resume=True))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    directory = tmp_path / "images"
+    directory.mkdir()
+    for i in range(10):
+        pixels = np.random.RandomState(i).randint(0, 256, (12, 9, 3)).astype("uint8")
+        Image.fromarray(pixels).save(directory / f"{i}.png")
+    return directory
+
+
+@pytest.mark.parametrize("name", ["digits", "photos", "cifar10_small", "folder"])
+def test_every_recipe_takes_two_steps(name, tmp_path, folder):
+    options = {"data": folder, "image_size": 8} if name == "folder" else {}
+    recipe = tiny(name, **options)
+    try:
+        recipe.load("train", 8)
+    except tfnvp.data.DatasetNotFoundError as missing:
+        pytest.skip(str(missing))
+    figures = train.run.train(
+        recipe, settings(tmp_path, name, batch_size=4, limit_steps=2, mixed_precision=True)
+    )
+    assert figures["images_seen"] == 8
+    assert all(np.isfinite(figures[split]) for split in tfnvp.data.SPLITS)
+
+
+def test_limit_steps_counts_over_epochs(tmp_path):
+    figures = train.run.train(tiny("digits"), settings(tmp_path, epochs=3, limit_steps=25))
+    assert figures["images_seen"] == 1297 + 4 * 64
+    assert len(history(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nosuch"], "known: cifar10_small, digits, folder, photos"),
+        (["digits", "--run-dir", "{full}"], "is not empty"),
+        (["digits", "--run-dir", "{new}", "--resume"], "holds no unfinished run"),
+        (["folder", "--run-dir", "{new}"], "--data DIR"),
+        (["folder", "--run-dir", "{new}", "--data", "/nosuch"], "/nosuch"),
+        (["folder", "--run-dir", "{new}", "--data", "{full}"], "{full}"),
+        (["digits", "--run-dir", "{new}", "--data", "{full}"], "recipe 'folder' alone"),
+        (["digits", "--run-dir", "{new}", "--learning-rate", "0"], "--learning-rate"),
+        (["digits", "--run-dir", "/proc/nosuch"], "/proc/nosuch"),
+        (["cifar10_small", "--run-dir", "{new}"], "TFDS_DATA_DIR"),
+        (["folder", "--run-dir", "{new}", "--data", "{images}", "--image-size", "7"], "(7, 7, 3)"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_status_2(
+    args, message, tmp_path, folder, monkeypatch
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no_data"))
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("mine")
+    paths = {"full": full, "new": tmp_path / "new", "images": folder}
+    result = CliRunner().invoke(app, [arg.format(**paths) for arg in args])
+    assert result.exit_code == 2
+    assert message.format(**paths) in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+    assert [path.name for path in full.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_that_cannot_train_leaves_no_directory(tmp_path):
+    broken = dataclasses.replace(
+        tiny("digits"), overrides=TINY | {"levels": 5}
+    )  # the digits have 17 levels
+    with pytest.raises(ValueError, match=r"values 0\.\.4"):
+        train.run.train(broken, settings(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_divergence_is_said_and_leaves_no_directory(tmp_path):
+    with pytest.raises(ValueError, match="diverged"):
+        train.run.train(tiny("digits"), settings(tmp_path, learning_rate=1e30))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,29 @@
+"""tfnvp: Real NVP for TensorFlow.
+
+Exact likelihood and one-pass samples of images and vectors, as a TensorFlow Probability
+distribution that Keras 3 trains, saves and exports. Start with `ImageRealNVP`.
+"""
+
+from tfnvp import _environment
+
+with _environment.quiet_if_asked():
+    _environment.check()
+
+    from tfnvp import bijectors, data, layers, masks, metrics, plotting, presets
+    from tfnvp.export import export_saved_model
+    from tfnvp.models import FlowModel, ImageRealNVP
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FlowModel",
+    "ImageRealNVP",
+    "bijectors",
+    "data",
+    "export_saved_model",
+    "layers",
+    "masks",
+    "metrics",
+    "plotting",
+    "presets",
+]

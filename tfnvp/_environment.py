@@ -1,0 +1,54 @@
+"""What tfnvp needs around it, checked when it is imported."""
+
+import contextlib
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def quiet_if_asked():
+    """Holds TensorFlow's own lines back while it is imported, if TF_CPP_MIN_LOG_LEVEL is 3.
+
+    TensorFlow does not heed that variable before it is set up, and it writes from C++, past
+    sys.stderr. An error lets everything through.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "3":
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(stderr, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def check():
+    """Raises an ImportError that says what to install or set."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            "tfnvp needs Keras' tensorflow backend, but it is "
+            f"{keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow before keras is imported"
+        )
+    if importlib.util.find_spec("tf_keras") is None:
+        raise ImportError(
+            "tfnvp needs tf-keras, which tensorflow-probability imports: pip install tf-keras"
+        )
+
+
+if Path(sys.argv[0]).name == "tfnvp":
+    # The installed command has no earlier chance to ask for a quiet TensorFlow.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

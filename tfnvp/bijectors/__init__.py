@@ -1,0 +1,17 @@
+"""Bijectors of Real NVP, each a `tfb.Bijector`: `forward` makes data, `inverse` latents."""
+
+from tfnvp.bijectors.affine_coupling import AffineCoupling
+from tfnvp.bijectors.batch_normalization import BatchNormalization
+from tfnvp.bijectors.factor_out import FactorOut
+from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.bijectors.image_logit import ImageLogit
+from tfnvp.bijectors.squeeze import Squeeze
+
+__all__ = [
+    "AffineCoupling",
+    "BatchNormalization",
+    "FactorOut",
+    "FlowBijector",
+    "ImageLogit",
+    "Squeeze",
+]

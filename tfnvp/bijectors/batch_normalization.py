@@ -1,0 +1,112 @@
+"""Batch normalization as a layer of the flow."""
+
+import tensorflow as tf
+
+from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.layers.running_moments import RunningMoments
+from tfnvp.masks import ChannelHalves, Checkerboard
+
+
+class BatchNormalization(FlowBijector):
+    """Normalises the changed part of an event by running statistics of its channels.
+
+    With m, v the running mean and variance of a channel, data to latents is, where x changes,
+
+        inverse(x) = (x - m) / sqrt(v + epsilon),
+        log |det| = -1/2 log(v + epsilon), summed over the changed positions.
+
+    In training, which Keras' call context decides, `inverse` first takes the current batch into
+    the running statistics and then uses them, so that training and inference normalise by the same
+    numbers; gradients pass through the current batch alone. `forward` always infers. Source: Real
+    NVP (arXiv 1605.08803), section 3.7 and appendix E.
+
+    Args:
+        mask: the partition of the coupling before: statistics are taken of the part that it
+            changes, and only that part is normalised. None: of the whole image.
+        moments: the `tfnvp.layers.RunningMoments` that holds the statistics; None makes one.
+        epsilon: added to the variance.
+        validate_args: nothing to check here; as TFP has it.
+        name: of the bijector.
+
+    Raises:
+        TypeError: if mask is no partition.
+        ValueError: if epsilon is not positive.
+
+    Example:
+        >>> import tensorflow as tf, tfnvp
+        >>> normalization = tfnvp.bijectors.BatchNormalization(tfnvp.masks.Checkerboard(0))
+        >>> normalization.inverse(tf.ones([2, 4, 4, 3])).shape.as_list()
+        [2, 4, 4, 3]
+    """
+
+    def __init__(
+        self,
+        mask=None,
+        moments=None,
+        epsilon=1e-4,
+        validate_args=False,
+        name="batch_normalization",
+    ):
+        if mask is not None and not isinstance(mask, (Checkerboard, ChannelHalves)):
+            raise TypeError(
+                "mask must be None, or a tfnvp.masks.Checkerboard or ChannelHalves, got "
+                f"mask={mask!r}"
+            )
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be positive, got epsilon={epsilon!r}")
+        # Before `parameters` is taken: a copy shares the statistics.
+        moments = RunningMoments() if moments is None else moments
+        parameters = dict(locals())
+        with tf.name_scope(name) as name:
+            self._mask = mask
+            self._moments = moments
+            self._epsilon = epsilon
+            event_ndims = 3 if mask is None else mask.event_ndims
+            super().__init__(event_ndims, parameters, validate_args=validate_args, name=name)
+
+    @property
+    def mask(self):
+        """The partition whose changed part is normalised."""
+        return self._mask
+
+    @property
+    def moments(self):
+        """The Keras layer that holds the running statistics."""
+        return self._moments
+
+    @property
+    def epsilon(self):
+        """What is added to the variance."""
+        return self._epsilon
+
+    def _inverse_and_log_det(self, x):
+        stays, changes, where, merge = self._split(x)
+        mean, variance = self.moments(changes, where)
+        log_scale = self._log_scale(variance, x.dtype)
+        changed = (changes - tf.cast(mean, x.dtype)) * tf.exp(log_scale)
+        return merge(stays, changes, changed), self._log_det(log_scale, changes, where)
+
+    def _forward_and_log_det(self, z):
+        stays, changes, where, merge = self._split(z)
+        # `forward` undoes the inference-mode inverse, in whatever mode Keras is.
+        mean, variance = self.moments(changes, where, training=False)
+        log_scale = self._log_scale(variance, z.dtype)
+        changed = changes * tf.exp(-log_scale) + tf.cast(mean, z.dtype)
+        return merge(stays, changes, changed), -self._log_det(log_scale, changes, where)
+
+    def _split(self, x):
+        if isinstance(self.mask, ChannelHalves):
+            stays, changes = self.mask.split(x)
+            return stays, changes, None, lambda stays, _, changed: self.mask.merge(stays, changed)
+        if self.mask is None:
+            return None, x, None, lambda _, __, changed: changed
+        where = 1 - self.mask.stays(x)
+        return x, x, where, lambda stays, _, changed: stays + where * (changed - stays)
+
+    def _log_scale(self, variance, dtype):
+        return -0.5 * tf.math.log(tf.cast(variance, dtype) + self.epsilon)
+
+    def _log_det(self, log_scale, changes, where):
+        event_shape = tf.shape(changes)[-self.forward_min_event_ndims :]
+        positions = tf.reduce_prod(event_shape[:-1]) if where is None else tf.reduce_sum(where)
+        return tf.cast(positions, log_scale.dtype) * tf.reduce_sum(log_scale)

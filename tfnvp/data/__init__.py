@@ -1,0 +1,89 @@
+"""Images as `tf.data` pipelines: embedded sets, TFDS sets and folders of the user's own files.
+
+Every pipeline yields uint8 images, [H, W, C] or in batches [B, H, W, C], that carry 0..levels-1.
+"""
+
+import tensorflow as tf
+
+from tfnvp.data import embedded, pipeline, tfds_sets
+from tfnvp.data.folder import load_folder
+from tfnvp.data.pipeline import SPLITS, DatasetInfo
+from tfnvp.data.tfds_sets import DatasetNotFoundError
+
+__all__ = ["SPLITS", "DatasetInfo", "DatasetNotFoundError", "info", "load", "load_folder"]
+
+_SETS = {**embedded.SETS, **tfds_sets.SETS}
+
+
+def info(name: str) -> DatasetInfo:
+    """What is known of a set before it is read: image shape, levels and source.
+
+    Args:
+        name: `"digits"`, `"photos"` or `"cifar10"`.
+
+    Returns:
+        A `DatasetInfo`.
+
+    Raises:
+        ValueError: if `name` is unknown; the message lists the known ones.
+
+    Example:
+        >>> tfnvp.data.info("digits").image_shape
+        (8, 8, 1)
+        >>> tfnvp.data.info("digits").levels
+        17
+    """
+    pipeline.check_choice("name", name, tuple(_SETS))
+    return _SETS[name].info
+
+
+def load(
+    name: str,
+    split: str = "train",
+    batch_size: int | None = None,
+    *,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    flip: bool = False,
+) -> tf.data.Dataset:
+    """A named set as a pipeline of uint8 images.
+
+    | name | image shape | levels | train | validation | test | source |
+    |---|---|---|---|---|---|---|
+    | `digits` | 8, 8, 1 | 17 | 1,297 | 200 | 300 | `sklearn.datasets.load_digits` |
+    | `photos` | 32, 32, 3 | 256 | 5,000 | 78 | 78 | `sklearn.datasets.load_sample_images` |
+    | `cifar10` | 32, 32, 3 | 256 | 95% | the last 5% | all | TFDS `cifar10` 3.0.2 |
+
+    `cifar10` is read from the TFDS data directory, the environment variable `TFDS_DATA_DIR` or
+    else `~/tensorflow_datasets`, and never downloaded; its validation split is the last 5% of
+    the TFDS training split, and test is the TFDS test split.
+
+    Args:
+        name: a set of the table.
+        split: `"train"`, `"validation"` or `"test"`.
+        batch_size: images in a batch; the last batch may be smaller and is kept. None gives
+            single images.
+        shuffle: whether each epoch is in a new random order; None means for `"train"` alone. In
+            fixed order otherwise.
+        seed: integer that decides the orders and the flips of all epochs, together with that of
+            `tf.random.set_seed` where that is called.
+        flip: whether each image is mirrored left to right with probability 1/2, drawn afresh
+            each epoch.
+
+    Returns:
+        A `tf.data.Dataset` of known cardinality, of uint8 [H, W, C] or [B, H, W, C] in 0..levels-1.
+
+    Raises:
+        ValueError: if `name`, `split` or `batch_size` is not one that is described here.
+        DatasetNotFoundError: if a TFDS set is not in the data directory; says how to get it.
+
+    Example:
+        >>> images = tfnvp.data.load("digits", split="test", batch_size=64)
+        >>> len(images), next(iter(images)).shape
+        (5, TensorShape([64, 8, 8, 1]))
+    """
+    pipeline.check_choice("name", name, tuple(_SETS))
+    pipeline.check_choice("split", split, SPLITS)
+    pipeline.check_positive("batch_size", batch_size, optional=True)
+    images = _SETS[name].read(split)
+    return pipeline.feed(images, split, batch_size, shuffle=shuffle, seed=seed, flip=flip)

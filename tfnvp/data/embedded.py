@@ -1,0 +1,78 @@
+"""The sets that come with scikit-learn and need no download: `digits` and `photos`."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tfnvp.data.pipeline import DatasetInfo
+
+# `photos`: columns of the two photographs, [first, last), that belong to each split. Of the 640
+# columns 448 train, 96 validate and 96 test. The bands are laid so that every split sees the
+# pagoda, the flower and background: the right fifth of the flower's picture, say, is only blur.
+_PATCH = 32
+_BANDS = {
+    "train": ((0, 224), (416, 640)),
+    "validation": ((320, 416),),
+    "test": ((224, 320),),
+}
+# Train patches overlap, to have a few thousand of them; those that are scored do not.
+_STRIDES = {"train": 8, "validation": _PATCH, "test": _PATCH}
+
+
+def _cut_patches(photograph: np.ndarray, split: str) -> np.ndarray:
+    """The patches of a split, [N, 32, 32, C], from a photograph [H, 640, C]."""
+    stride = _STRIDES[split]
+    return np.stack(
+        [
+            photograph[row : row + _PATCH, column : column + _PATCH]
+            for first, last in _BANDS[split]
+            for row in range(0, photograph.shape[0] - _PATCH + 1, stride)
+            for column in range(first, last - _PATCH + 1, stride)
+        ]
+    )
+
+
+def _photos(split: str) -> tf.data.Dataset:
+    """32x32 colour patches of scikit-learn's two photographs, 427 x 640, uint8 [32, 32, 3].
+
+    The splits share no pixel. Train: stride 8 in columns 0-223 and 416-639, 2 x 2,500 patches.
+    Validation: columns 320-415, and test: columns 224-319, stride 32, 2 x 39 patches each.
+    """
+    from sklearn.datasets import load_sample_images  # slow to import
+
+    photographs = load_sample_images().images
+    patches = np.concatenate([_cut_patches(photograph, split) for photograph in photographs])
+    return tf.data.Dataset.from_tensor_slices(patches)
+
+
+def _digits(split: str) -> tf.data.Dataset:
+    """scikit-learn's 1,797 handwritten digits, uint8 [8, 8, 1] in 0..16.
+
+    Of `numpy.random.RandomState(0).permutation(1797)` the first 1,297 train, the next 200
+    validate and the last 300 test.
+    """
+    from sklearn.datasets import load_digits  # slow to import
+
+    images = load_digits().images.astype(np.uint8)[..., None]
+    order = np.random.RandomState(0).permutation(len(images))
+    train, validation, test = np.split(order, [1297, 1497])
+    rows = {"train": train, "validation": validation, "test": test}[split]
+    return tf.data.Dataset.from_tensor_slices(images[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedSet:
+    """A set and the function that gives a split of it as single images."""
+
+    info: DatasetInfo
+    read: Callable[[str], tf.data.Dataset]
+
+
+SETS = {
+    "digits": EmbeddedSet(DatasetInfo((8, 8, 1), 17, "sklearn.datasets.load_digits"), _digits),
+    "photos": EmbeddedSet(
+        DatasetInfo((_PATCH, _PATCH, 3), 256, "sklearn.datasets.load_sample_images"), _photos
+    ),
+}

@@ -1,0 +1,143 @@
+"""SavedModels for TF Serving."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+
+from tfnvp.checks import assert_all
+from tfnvp.models import ImageRealNVP
+
+
+def export_saved_model(model, directory):
+    """Writes a model as a new version of a SavedModel that TF Serving can load and batch.
+
+    Every input and output has a leading batch dimension; nothing of tfnvp, Keras or TFP is needed
+    to load it.
+
+    | signature | in | out |
+    |---|---|---|
+    | `serving_default`, `log_prob` | `images` uint8 [B,H,W,C] | `log_prob`, `bits_per_dim` [B] |
+    | `score_encoded` (C is 1, 3 or 4) | `image_bytes` string [B], PNG or JPEG | the same |
+    | `encode` | `images` uint8 [B,H,W,C] | `latents` float32 [B,H,W,C] |
+    | `decode` | `latents` float32 [B,H,W,C] | `images` uint8 [B,H,W,C] |
+    | `sample` | `seed` int64 [B], `temperature` float32 [B] | `images` uint8 [B,H,W,C] |
+
+    uint8 images carry 0..levels-1; PNG and JPEG files carry 0..255. A sample depends on its own
+    seed alone, a score on its own image.
+
+    Args:
+        model: an `ImageRealNVP`.
+        directory: of the served model; the versions 1, 2, ... are directories in it. The new one
+            follows the largest, and appears whole: it is written beside and renamed.
+
+    Returns:
+        The new version's directory, a `pathlib.Path`.
+
+    Raises:
+        TypeError: if the model is not an `ImageRealNVP`.
+        OSError: if the directory cannot be written; nothing half-written stays.
+    """
+    if not isinstance(model, ImageRealNVP):
+        raise TypeError(f"model must be a tfnvp.ImageRealNVP, got {type(model).__name__}")
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    # The variables are all that is kept of the model: the functions see no Keras object.
+    module = tf.Module()
+    module.weights = [weight.value for weight in model.weights]
+    written = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
+    try:
+        # Beside rather than in place, so that a server watching the directory sees no half model.
+        tf.saved_model.save(module, str(written), signatures=_Signatures(model).concrete())
+        version = 1 + max((int(p.name) for p in directory.iterdir() if p.name.isdigit()), default=0)
+        written.chmod(0o755)
+        target = directory / str(version)
+        os.rename(written, target)
+    except BaseException:
+        shutil.rmtree(written, ignore_errors=True)
+        raise
+    return target
+
+
+class _Signatures:
+    """The functions that a model is served by."""
+
+    def __init__(self, model):
+        self._model = model
+
+    def concrete(self):
+        """The concrete functions by signature name."""
+        shape = [None, *self._model.image_shape]
+        images = tf.TensorSpec(shape, tf.uint8, name="images")
+        latents = tf.TensorSpec(shape, tf.float32, name="latents")
+        seed = tf.TensorSpec([None], tf.int64, name="seed")
+        temperature = tf.TensorSpec([None], tf.float32, name="temperature")
+        image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
+        log_prob = tf.function(self.log_prob).get_concrete_function(images)
+        signatures = {
+            "serving_default": log_prob,
+            "log_prob": log_prob,
+            "encode": tf.function(self.encode).get_concrete_function(images),
+            "decode": tf.function(self.decode).get_concrete_function(latents),
+            "sample": tf.function(self.sample).get_concrete_function(seed, temperature),
+        }
+        if self._model.image_shape[-1] in (1, 3, 4):
+            score = tf.function(self.score_encoded).get_concrete_function(image_bytes)
+            signatures["score_encoded"] = score
+        return signatures
+
+    def log_prob(self, images):
+        log_prob = self._model(images, training=False)
+        bits = self._model.bits(log_prob)
+        return {"log_prob": _float32(log_prob), "bits_per_dim": _float32(bits)}
+
+    def score_encoded(self, image_bytes):
+        return self.log_prob(
+            tf.map_fn(
+                self._decode_image,
+                image_bytes,
+                fn_output_signature=tf.TensorSpec(self._model.image_shape, tf.uint8),
+            )
+        )
+
+    def _decode_image(self, encoded):
+        height, width, channels = self._model.image_shape
+        image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+        fits = assert_all(
+            tf.equal(tf.shape(image)[:2], [height, width]),
+            f"image_bytes must hold images of {height} x {width} pixels, got height, width",
+            tf.shape(image)[0],
+            tf.shape(image)[1],
+        )
+        with tf.control_dependencies([fits]):
+            levels = tf.cast(image, tf.int32) * self._model.levels // 256
+        return tf.ensure_shape(tf.cast(levels, tf.uint8), self._model.image_shape)
+
+    def encode(self, images):
+        return {"latents": _float32(self._model.inverse_in_full_precision(images))}
+
+    def decode(self, latents):
+        assert_all(tf.math.is_finite(latents), "latents must be finite, got NaN or infinity")
+        z = tf.cast(latents, self._model.distribution.dtype)
+        return {"images": self._to_levels(self._model.forward_in_full_precision(z))}
+
+    def sample(self, seed, temperature):
+        shape = self._model.image_shape
+
+        def latent(row_seed):
+            pair = tf.bitcast(row_seed, tf.int32)
+            return tf.random.stateless_normal(shape, pair, alg="philox")
+
+        z = tf.map_fn(latent, seed, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+        z = tf.cast(z * temperature[:, None, None, None], self._model.distribution.dtype)
+        return {"images": self._to_levels(self._model.distribution.bijector.forward(z))}
+
+    def _to_levels(self, x):
+        levels = tf.floor(x * self._model.levels)
+        return tf.cast(tf.clip_by_value(levels, 0, self._model.levels - 1), tf.uint8)
+
+
+def _float32(x):
+    return tf.cast(x, tf.float32)

@@ -1,0 +1,19 @@
+"""Keras layers: every parameter of a flow lives in one of these."""
+
+from tfnvp.layers.dense_network import DenseNetwork
+from tfnvp.layers.dequantization import Dequantization
+from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
+from tfnvp.layers.residual_network import ResidualNetwork
+from tfnvp.layers.running_moments import RunningMoments
+from tfnvp.layers.scaled_tanh import ScaledTanh
+from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
+
+__all__ = [
+    "DenseNetwork",
+    "Dequantization",
+    "FusedBatchNormalization",
+    "ResidualNetwork",
+    "RunningMoments",
+    "ScaledTanh",
+    "WeightNormConv2D",
+]

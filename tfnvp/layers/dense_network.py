@@ -1,0 +1,69 @@
+"""The conditioner of vector models."""
+
+import keras
+import tensorflow as tf
+
+from tfnvp.layers.scaled_tanh import ScaledTanh
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class DenseNetwork(keras.layers.Layer):
+    """The multilayer perceptron that gives a vector coupling its log-scales and shifts.
+
+    Log-scales are a learned scale times a tanh. At the start the output is zero, and the coupling
+    the identity.
+
+    Args:
+        channels: of the log-scales, and again of the shifts: what the coupling changes.
+        hidden_units: sizes of the hidden layers.
+        activation: of the hidden layers.
+        **kwargs: further arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: [N, D].
+
+    Returns:
+        [N, 2 * channels], log-scales and then shifts, in the layer's variable dtype.
+
+    Example:
+        >>> import tensorflow as tf, tfnvp
+        >>> tfnvp.layers.DenseNetwork(channels=1, hidden_units=[32, 32])(tf.ones([5, 1])).shape
+        TensorShape([5, 2])
+    """
+
+    def __init__(self, channels, hidden_units, activation="relu", **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.hidden_units = list(hidden_units)
+        self.activation = keras.activations.get(activation)
+        self.hidden = [
+            keras.layers.Dense(units, self.activation, dtype=self.dtype_policy, name=f"hidden{i}")
+            for i, units in enumerate(self.hidden_units)
+        ]
+        self.output_layer = keras.layers.Dense(
+            2 * channels, kernel_initializer="zeros", dtype=self.dtype_policy, name="output"
+        )
+        self.log_scale = ScaledTanh(dtype=self.variable_dtype, name="log_scale")
+
+    def build(self, input_shape):
+        for layer in [*self.hidden, self.output_layer]:
+            layer.build(input_shape)
+            input_shape = layer.compute_output_shape(input_shape)
+        self.log_scale.build((*input_shape[:-1], self.channels))
+
+    def call(self, x):
+        for layer in [*self.hidden, self.output_layer]:
+            x = layer(x)
+        log_scale, shift = tf.split(tf.cast(x, self.variable_dtype), 2, axis=-1)
+        return tf.concat([self.log_scale(log_scale), shift], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2 * self.channels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "hidden_units": self.hidden_units,
+            "activation": keras.activations.serialize(self.activation),
+        }

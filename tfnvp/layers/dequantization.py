@@ -1,0 +1,70 @@
+"""From uint8 images to a density: noise within each level."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class Dequantization(keras.layers.Layer):
+    """Spreads each of the discrete levels of a pixel uniformly over its share of [0, 1).
+
+        x = (image + u) / levels,    u ~ Uniform[0, 1) for each pixel and channel,
+
+    so that -log2 p(x) / D + log2(levels) bounds the bits per dimension of the discrete image. In
+    training u is drawn afresh at each step, and on each replica; in inference it is one fixed draw
+    of the image's shape, the same for every image, so that a score depends on neither the batch nor
+    the position in it. Float images, already continuous, are returned as they are. Source: Uria,
+    Murray and Larochelle (arXiv 1306.0186); Theis et al. (arXiv 1511.01844), section 3.1.
+
+    Args:
+        levels: how many values a pixel takes: uint8 images hold 0..levels-1.
+        seed: of the training noise; None draws one.
+        **kwargs: further arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        images: [N, H, W, C], uint8 or float. training: as in Keras.
+
+    Returns:
+        A float tensor of the images' shape, in the layer's variable dtype whatever the policy's
+        compute dtype.
+
+    Raises:
+        ValueError: if levels is not an integer from 2 to 256.
+    """
+
+    def __init__(self, levels=256, seed=None, **kwargs):
+        if not isinstance(levels, int) or not 2 <= levels <= 256:
+            raise ValueError(f"levels must be an integer from 2 to 256, got levels={levels!r}")
+        super().__init__(autocast=False, **kwargs)
+        self.levels = levels
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training=None):
+        if not images.dtype.is_integer:
+            return tf.cast(images, self.variable_dtype)
+        shape = tf.shape(images)
+        if training:
+            noise = _uniform(shape, self._fresh_seed(), self.variable_dtype)
+        else:
+            noise = _uniform(shape[1:], [0, 0], self.variable_dtype)
+        return (tf.cast(images, self.variable_dtype) + noise) / self.levels
+
+    def _fresh_seed(self):
+        seed = tf.cast(self.seed_generator.next(), tf.int32)
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return seed
+        # The generator's state is the same on every replica.
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
+        return tf.random.experimental.stateless_fold_in(seed, replica, alg="philox")
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("autocast", None)
+        return {**config, "levels": self.levels, "seed": self.seed}
+
+
+def _uniform(shape, seed, dtype):
+    # Named, since the default algorithm differs with and without XLA.
+    return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")

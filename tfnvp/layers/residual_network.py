@@ -1,0 +1,136 @@
+"""The conditioner of the image model."""
+
+import keras
+import tensorflow as tf
+
+from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
+from tfnvp.layers.scaled_tanh import ScaledTanh
+from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
+from tfnvp.masks import checkerboard
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class ResidualNetwork(keras.layers.Layer):
+    """The residual network that gives an image coupling its log-scales and shifts.
+
+    The input is batch-normalised, doubled where it came under a checkerboard (half of it is zeros),
+    concatenated with its negation and with the mask, and rectified; a 3x3 convolution leads to
+    residual blocks (batch normalization, ReLU, 3x3, batch normalization, ReLU, 3x3); a 1x1
+    convolution of the features before each block and after the last are summed; batch
+    normalization, ReLU and a 1x1 convolution end it. All convolutions are weight-normalised.
+    Log-scales are a learned scale times a tanh. At the start the output is zero, and the coupling
+    the identity. Source: Real NVP (arXiv 1605.08803), section 4.1, and the authors' code.
+
+    Args:
+        channels: of the log-scales, and again of the shifts: what the coupling changes.
+        filters: features inside.
+        blocks: residual blocks.
+        checkerboard_parity: parity of the checkerboard under which the input came, None for
+            channel halves.
+        momentum: of the batch normalizations' averages, see `RunningMoments`.
+        scale_l2: L2 coefficient on the lengths of the weight-normalised kernels.
+        **kwargs: further arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: [N, H, W, C]. training: as in Keras.
+
+    Returns:
+        [N, H, W, 2 * channels], log-scales and then shifts, in the layer's variable dtype whatever
+        the policy's compute dtype.
+
+    Raises:
+        ValueError: if blocks is negative.
+    """
+
+    def __init__(
+        self,
+        channels,
+        filters,
+        blocks,
+        checkerboard_parity=None,
+        momentum=0.9,
+        scale_l2=5e-5,
+        **kwargs,
+    ):
+        if not isinstance(blocks, int) or blocks < 0:
+            raise ValueError(f"blocks must be an integer of 0 or more, got blocks={blocks!r}")
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.filters = filters
+        self.blocks = blocks
+        self.checkerboard_parity = checkerboard_parity
+        self.momentum = momentum
+        self.scale_l2 = scale_l2
+
+        def norm(name, **options):
+            return FusedBatchNormalization(momentum, dtype=self.dtype_policy, name=name, **options)
+
+        def conv(name, filters, size, **options):
+            if options.get("use_scale", True):
+                options["scale_regularizer"] = keras.regularizers.L2(scale_l2)
+            return WeightNormConv2D(filters, size, dtype=self.dtype_policy, name=name, **options)
+
+        before_norm = {"use_bias": False, "use_scale": False}
+        self.input_norm = norm("input_norm", affine=False)
+        self.input_conv = conv("input_conv", filters, 3)
+        self.block_layers = [
+            [
+                norm(f"block{i}_norm1"),
+                conv(f"block{i}_conv1", filters, 3, **before_norm),
+                norm(f"block{i}_norm2"),
+                conv(f"block{i}_conv2", filters, 3),
+            ]
+            for i in range(blocks)
+        ]
+        self.skips = [conv(f"skip{i}", filters, 1) for i in range(blocks + 1)]
+        self.output_norm = norm("output_norm")
+        self.output_conv = conv("output_conv", 2 * channels, 1, scale_initializer="zeros")
+        self.log_scale = ScaledTanh(
+            regularizer=keras.regularizers.L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
+        )
+
+    def build(self, input_shape):
+        features = (*input_shape[:-1], self.filters)
+        self.input_norm.build(input_shape)
+        mask_channels = 0 if self.checkerboard_parity is None else 1
+        self.input_conv.build((*input_shape[:-1], 2 * input_shape[-1] + mask_channels))
+        inner = [layer for block in self.block_layers for layer in block]
+        for layer in [*inner, *self.skips, self.output_norm, self.output_conv]:
+            layer.build(features)
+        self.log_scale.build((*input_shape[:-1], self.channels))
+
+    def call(self, x, training=None):
+        h = self.input_conv(tf.nn.relu(self._doubled(self.input_norm(x, training=training))))
+        total = self.skips[0](h)
+        for (norm1, conv1, norm2, conv2), skip in zip(
+            self.block_layers, self.skips[1:], strict=True
+        ):
+            r = conv1(tf.nn.relu(norm1(h, training=training)))
+            h += conv2(tf.nn.relu(norm2(r, training=training)))
+            total += skip(h)
+        outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
+        log_scale, shift = tf.split(tf.cast(outputs, self.variable_dtype), 2, axis=-1)
+        return tf.concat([self.log_scale(log_scale), shift], axis=-1)
+
+    def _doubled(self, x):
+        """The normalised input with its negation, and the mask where there is one."""
+        if self.checkerboard_parity is None:
+            return tf.concat([x, -x], axis=-1)
+        shape = tf.shape(x)
+        mask = checkerboard(shape[1], shape[2], self.checkerboard_parity, x.dtype)
+        mask = tf.broadcast_to(mask, [shape[0], shape[1], shape[2], 1])
+        return tf.concat([2 * x, -2 * x, mask], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2 * self.channels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "filters": self.filters,
+            "blocks": self.blocks,
+            "checkerboard_parity": self.checkerboard_parity,
+            "momentum": self.momentum,
+            "scale_l2": self.scale_l2,
+        }

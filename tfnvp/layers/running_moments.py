@@ -1,0 +1,101 @@
+"""Running means and variances, the state of every batch normalization here."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class RunningMoments(keras.layers.Layer):
+    """Mean and variance of each channel, averaged over recent batches.
+
+    After t batches the average gives the batch i the weight momentum^(t - i), normalised to sum to
+    one: it is right from the first batch on, with no start value to forget. In training a call
+    takes the batch in and returns the new averages, with gradients through the current batch alone;
+    in inference it returns the averages as they are (0 and 1 before any training). Under a
+    distribution strategy the moments are those of the global batch.
+
+    Args:
+        momentum: in [0, 1): 0 uses each batch's own moments, larger values average over about
+            1 / (1 - momentum) batches.
+        **kwargs: further arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: [..., C], not cast to the policy's compute dtype: statistics are kept in full precision.
+        weights: None, or a tensor of zeros and ones that broadcasts to x without its channels
+            (last axis 1): moments are taken of the ones alone.
+        training: as in Keras.
+
+    Returns:
+        mean [C] and variance [C], in the layer's variable dtype.
+
+    Raises:
+        ValueError: if momentum is outside [0, 1).
+
+    Source: Real NVP (arXiv 1605.08803), section 3.7, which does not say the momentum.
+    """
+
+    def __init__(self, momentum=0.9, **kwargs):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got momentum={momentum!r}")
+        super().__init__(autocast=False, **kwargs)
+        self.momentum = momentum
+
+    def build(self, x_shape, weights_shape=None):
+        channels = x_shape[-1]
+        options = {"trainable": False, "autocast": False, "aggregation": "only_first_replica"}
+        self.mean = self.add_weight((channels,), "zeros", name="mean", **options)
+        self.variance = self.add_weight((channels,), "ones", name="variance", **options)
+        self.batches = self.add_weight((), "zeros", name="batches", **options)
+
+    def call(self, x, weights=None, training=None):
+        if not training:
+            return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
+        return self.update(*global_moments(tf.cast(x, self.variable_dtype), weights))
+
+    def update(self, mean, variance):
+        """Takes a batch's moments, [C] each, into the averages, and returns these."""
+        batches = self.momentum * self.batches + 1
+        share = 1 / batches
+        old_mean, old_variance = (
+            tf.convert_to_tensor(self.mean),
+            tf.convert_to_tensor(self.variance),
+        )
+        new_mean = old_mean + share * (mean - old_mean)
+        new_variance = old_variance + share * (variance - old_variance)
+        self.batches.assign(batches)
+        self.mean.assign(tf.stop_gradient(new_mean))
+        self.variance.assign(tf.stop_gradient(new_variance))
+        return new_mean, new_variance
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("autocast", None)
+        return {**config, "momentum": self.momentum}
+
+
+def global_moments(x, weights=None):
+    """Mean and variance of each channel over the batch, and over all replicas' batches.
+
+    Args:
+        x: [..., C].
+        weights: None, or zeros and ones that broadcast to [..., 1].
+
+    Returns:
+        mean [C], variance [C].
+    """
+    axes = list(range(x.shape.rank - 1))
+    ones = tf.ones_like(x[..., :1])
+    weights = ones if weights is None else ones * tf.cast(weights, x.dtype)
+    count = _over_replicas(tf.reduce_sum(weights))
+    # No rows at all (an empty last batch on every replica) must not divide zero by zero.
+    count = tf.maximum(count, 1)
+    mean = _over_replicas(tf.reduce_sum(weights * x, axes)) / count
+    squares = weights * tf.math.squared_difference(x, mean)
+    return mean, _over_replicas(tf.reduce_sum(squares, axes)) / count
+
+
+def _over_replicas(value):
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -1,0 +1,97 @@
+"""Convolution with weight normalization."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class WeightNormConv2D(keras.layers.Layer):
+    """A convolution whose kernel is a direction times a length for each output channel.
+
+        kernel = scale * v / ||v||,    the norm over height, width and input channels,
+
+    with stride 1 and the image's size kept. Source: Salimans and Kingma (arXiv 1602.07868),
+    equation 2; used throughout Real NVP's conditioners (arXiv 1605.08803, section 4.1).
+
+    Args:
+        filters: output channels.
+        kernel_size: height and width of the kernel.
+        use_bias: whether a bias is added.
+        use_scale: whether the length is learned; if not it is one, which loses nothing where batch
+            normalization follows.
+        scale_initializer: of the length; "zeros" makes a layer that gives its bias at the start.
+        scale_regularizer: a Keras regularizer of the length (the paper: L2 of 5e-5).
+        **kwargs: further arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: [N, H, W, C].
+
+    Returns:
+        [N, H, W, filters], in the compute dtype.
+
+    Raises:
+        ValueError: if filters or kernel_size is not a positive integer.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size=3,
+        use_bias=True,
+        use_scale=True,
+        scale_initializer="ones",
+        scale_regularizer=None,
+        **kwargs,
+    ):
+        for name, value in (("filters", filters), ("kernel_size", kernel_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {name}={value!r}")
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.use_bias = use_bias
+        self.use_scale = use_scale
+        self.scale_initializer = keras.initializers.get(scale_initializer)
+        self.scale_regularizer = keras.regularizers.get(scale_regularizer)
+
+    def build(self, input_shape):
+        # Kept out of autocast: a norm taken in bfloat16 would be off by parts in a hundred.
+        self.direction = self.add_weight(
+            (self.kernel_size, self.kernel_size, input_shape[-1], self.filters),
+            "he_normal",
+            name="direction",
+            autocast=False,
+        )
+        self.scale = self.bias = None
+        if self.use_scale:
+            self.scale = self.add_weight(
+                (self.filters,),
+                self.scale_initializer,
+                regularizer=self.scale_regularizer,
+                name="scale",
+                autocast=False,
+            )
+        if self.use_bias:
+            self.bias = self.add_weight((self.filters,), "zeros", name="bias")
+
+    def call(self, x):
+        kernel = tf.convert_to_tensor(self.direction)
+        length = tf.math.rsqrt(tf.reduce_sum(tf.square(kernel), axis=[0, 1, 2]))
+        if self.use_scale:
+            length *= self.scale
+        x = tf.nn.conv2d(x, tf.cast(kernel * length, x.dtype), strides=1, padding="SAME")
+        return tf.nn.bias_add(x, tf.convert_to_tensor(self.bias)) if self.use_bias else x
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "use_bias": self.use_bias,
+            "use_scale": self.use_scale,
+            "scale_initializer": keras.initializers.serialize(self.scale_initializer),
+            "scale_regularizer": keras.regularizers.serialize(self.scale_regularizer),
+        }

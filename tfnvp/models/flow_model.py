@@ -1,0 +1,333 @@
+"""Any transformed distribution as a Keras model."""
+
+import keras
+import tensorflow as tf
+
+from tfnvp import metrics
+from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
+from tfnvp.checks import plain_errors
+from tfnvp.models.full_precision import full_precision
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class FlowModel(keras.Model):
+    """A Keras model that fits a TFP distribution by maximum likelihood.
+
+    The trainable variables are those of the Keras layers that the distribution's bijectors hold,
+    the same variables as `model.distribution.trainable_variables`. The loss is the mean negative
+    log-likelihood in bits per dimension, plus the layers' regularization losses; `bits_per_dim`,
+    without these, is a metric that `fit` and `evaluate` report. Data sets yield a batch, or
+    (batch, labels) of which the labels are left aside.
+
+    To be saved whole, a model is a subclass that defines `build_distribution` and `get_config`::
+
+        @keras.saving.register_keras_serializable()
+        class MyFlow(tfnvp.FlowModel):
+            def __init__(self, units, **kwargs):
+                super().__init__(**kwargs)
+                self.units = units
+
+            def build_distribution(self):
+                ...
+                return tfd.TransformedDistribution(base, bijector)
+
+            def get_config(self):
+                return {**super().get_config(), "units": self.units}
+
+    A subclass may rely on `build_distribution` being called once, when the model is built or its
+    distribution first asked for.
+
+    Args:
+        distribution: a `tfd.TransformedDistribution` of a known event shape; None in a subclass.
+        **kwargs: further arguments of `keras.Model`.
+
+    Call arguments:
+        x: [B, *event_shape]. training: as in Keras.
+
+    Returns:
+        log p(x), [B], nats.
+
+    Raises:
+        TypeError: if distribution is not a transformed distribution.
+        ValueError: if its event shape is not fully known, or no bijector in it holds a Keras layer.
+
+    Example:
+        >>> import keras, tfnvp, tensorflow_probability as tfp
+        >>> coupling = tfnvp.bijectors.AffineCoupling(
+        ...     tfnvp.masks.ChannelHalves(0, event_ndims=1), tfnvp.layers.DenseNetwork(1, [16]))
+        >>> base = tfp.distributions.MultivariateNormalDiag([0.0, 0.0])
+        >>> model = tfnvp.FlowModel(tfp.distributions.TransformedDistribution(base, coupling))
+        >>> model.compile(optimizer="adam")
+        >>> history = model.fit(keras.random.normal((32, 2)), verbose=0)
+    """
+
+    #: Values that one dimension of the data took before dequantisation.
+    levels = 1
+
+    def __init__(self, distribution=None, **kwargs):
+        # Data is never cast to the compute dtype of mixed precision: only conditioners are.
+        super().__init__(autocast=False, **kwargs)
+        self._distribution = None
+        self._functions = {}
+        self._loss = keras.metrics.Mean(name="loss")
+        self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
+        if distribution is not None:
+            self._adopt(distribution)
+            self.build()
+
+    def build_distribution(self):
+        """Makes the distribution; for subclasses to define.
+
+        Returns:
+            A `tfd.TransformedDistribution`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} needs a distribution: pass one, or define build_distribution()"
+        )
+
+    @property
+    def distribution(self):
+        """The `tfd.TransformedDistribution` that the model fits."""
+        if self._distribution is None:
+            self._adopt(self.build_distribution())
+        return self._distribution
+
+    @property
+    def event_size(self):
+        """Dimensions of an event."""
+        return self.distribution.event_shape.num_elements()
+
+    def _adopt(self, distribution):
+        """Takes the distribution's Keras layers as the model's own."""
+        # Not isinstance: TFP returns a private base class where a bijector is no composite tensor.
+        if not (hasattr(distribution, "bijector") and hasattr(distribution, "distribution")):
+            raise TypeError(
+                "distribution must be a tfp.distributions.TransformedDistribution, got "
+                f"distribution={distribution!r}"
+            )
+        if not distribution.event_shape.is_fully_defined():
+            raise ValueError(
+                "distribution must have a fully defined event shape, got event_shape="
+                f"{distribution.event_shape}"
+            )
+        layers = keras_layers(distribution)
+        if not layers:
+            raise ValueError(
+                "distribution must have a bijector that holds a keras.Layer as an attribute: a "
+                f"network hidden in a function cannot be found, got distribution={distribution!r}"
+            )
+        if not all(layer.built for layer in layers):
+            distribution.log_prob(tf.zeros([1, *distribution.event_shape], distribution.dtype))
+        for module in (distribution, *distribution.submodules):
+            tie_keras_layers(module)
+        self._flow_layers = layers
+        self._distribution = distribution
+
+    def build(self, input_shape=None):
+        _ = self.distribution
+        self.built = True
+
+    def get_build_config(self):
+        return {"event_shape": self.distribution.event_shape.as_list()}
+
+    def build_from_config(self, config):
+        """Builds the model; the configuration is only looked at by people."""
+        self.build()
+
+    def get_config(self):
+        if type(self).build_distribution is FlowModel.build_distribution:
+            raise ValueError(
+                "a FlowModel made from a distribution cannot be saved whole, since TFP objects are "
+                "not Keras-serialisable: subclass it with build_distribution() and get_config(), "
+                "or use save_weights()"
+            )
+        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy.name}
+
+    def call(self, x, training=None):
+        return self.distribution.log_prob(self._continuous(x, training))
+
+    def _check(self, x):
+        """Refuses, before anything is traced, data of a wrong dtype or shape."""
+        x = tf.convert_to_tensor(x)
+        event_shape = self.distribution.event_shape
+        if not x.dtype.is_floating:
+            raise ValueError(f"x must be of a float dtype, got dtype {x.dtype.name}")
+        if x.shape.rank is not None and not x.shape[1:].is_compatible_with(event_shape):
+            raise ValueError(
+                f"x must have the shape [batch, {', '.join(map(str, event_shape))}], got {x.shape}"
+            )
+        return tf.ensure_shape(x, [None, *event_shape])
+
+    def _continuous(self, x, training):
+        """The data that the distribution is over, from the data that users have."""
+        return tf.cast(x, self.distribution.dtype)
+
+    def bits(self, log_prob):
+        """log p(x) [B], nats, as bits per dimension [B]."""
+        return metrics.bits_per_dim(log_prob, self.event_size, self.levels)
+
+    # Training.
+
+    def train_step(self, data):
+        """One step of the optimizer on a batch, as `fit` calls it."""
+        x = self._check(_data_of(data))
+        with tf.GradientTape() as tape:
+            bits = self.bits(self(x, training=True))
+            penalty = tf.add_n(self.losses) if self.losses else tf.zeros([], bits.dtype)
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            loss = metrics.global_mean(bits) + tf.cast(penalty, bits.dtype) / replicas
+            scaled_loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled_loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return self._update_metrics(bits, penalty)
+
+    def test_step(self, data):
+        """Bits per dimension of a batch, as `evaluate` calls it."""
+        bits = self.bits(self(self._check(_data_of(data)), training=False))
+        return self._update_metrics(bits, tf.add_n(self.losses) if self.losses else 0.0)
+
+    def predict_step(self, data):
+        """log p(x) of a batch, as `predict` calls it."""
+        return self(self._check(_data_of(data)), training=False)
+
+    def _update_metrics(self, bits, penalty):
+        # Sums and counts over rows: right for a last batch that is smaller.
+        self._bits_per_dim.update_state(bits)
+        self._loss.update_state(bits + tf.cast(penalty, bits.dtype))
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    @property
+    def metrics(self):
+        """`loss` and `bits_per_dim`."""
+        return [self._loss, self._bits_per_dim]
+
+    def fit(self, *args, **kwargs):
+        """As `keras.Model.fit`, on data without targets.
+
+        Raises:
+            ValueError: for data of a wrong shape, dtype or range.
+        """
+        with plain_errors():
+            return super().fit(*args, **kwargs)
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`, on data without targets."""
+        with plain_errors():
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """As `keras.Model.predict`: log p(x) of each row, [N], nats."""
+        with plain_errors():
+            return super().predict(*args, **kwargs)
+
+    # The density and its samples, in inference mode.
+
+    def log_prob(self, x):
+        """log p(x).
+
+        Args:
+            x: [B, *event_shape].
+
+        Returns:
+            [B], nats.
+
+        Raises:
+            ValueError: for data of a wrong shape, dtype or range.
+        """
+        return self._run("log_prob", lambda x: self(x, training=False), self._check(x))
+
+    def bits_per_dim(self, x):
+        """-log2 p(x) / D, plus log2(levels) where the data was discrete; as `log_prob`."""
+        return self.bits(self.log_prob(x))
+
+    def sample(self, n, temperature=1.0, seed=None):
+        """Draws samples.
+
+        Args:
+            n: how many.
+            temperature: factor on the latents' distance from the base distribution's mean.
+            seed: an integer, with which the same samples come again, the first k of n being those
+                of n = k; None draws afresh.
+
+        Returns:
+            [n, *event_shape].
+
+        Raises:
+            ValueError: if n is not a non-negative integer or temperature is negative.
+        """
+        return self._sample(self.distribution, "sample", n, temperature, seed)
+
+    def encode(self, x):
+        """Data to latents, in full precision whatever the policy.
+
+        Args:
+            x: [B, *event_shape].
+
+        Returns:
+            [B, *latent event shape].
+        """
+        return self._run("encode", self.inverse_in_full_precision, self._check(x))
+
+    def decode(self, z):
+        """Latents to data, the reverse of `encode`, in full precision whatever the policy.
+
+        Args:
+            z: [B, *latent event shape].
+
+        Returns:
+            [B, *event_shape].
+        """
+        z = tf.cast(z, self.distribution.dtype)
+        return self._run("decode", self.forward_in_full_precision, z)
+
+    def inverse_in_full_precision(self, x):
+        """`encode` as operations of the caller's graph, for `export`."""
+        with full_precision(self._flow_layers):
+            return self.distribution.bijector.inverse(self._continuous(x, training=False))
+
+    def forward_in_full_precision(self, z):
+        """`decode` as operations of the caller's graph, for `export`."""
+        with full_precision(self._flow_layers):
+            return self.distribution.bijector.forward(z)
+
+    def _sample(self, distribution, name, n, temperature, seed):
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ValueError(f"n must be an integer of 0 or more, got n={n!r}")
+        if not temperature >= 0:
+            raise ValueError(f"temperature must be 0 or more, got temperature={temperature!r}")
+        base = distribution.distribution
+
+        def draw(n, temperature, seed):
+            z = base.sample(n, seed=seed)
+            mean = base.mean()
+            return distribution.bijector.forward(mean + temperature * (z - mean))
+
+        return self._run(
+            name,
+            draw,
+            tf.constant(n),
+            tf.constant(temperature, distribution.dtype),
+            stateless_seed(seed),
+        )
+
+    def _run(self, name, function, *args):
+        """Runs the function compiled, traced once for each name, rank and dtype."""
+        if name not in self._functions:
+            self._functions[name] = tf.function(function, reduce_retracing=True)
+        with plain_errors():
+            return self._functions[name](*args)
+
+
+def stateless_seed(seed):
+    """A seed [2], int32, for stateless operations, from an integer, such a pair, or None."""
+    if seed is None:
+        return tf.random.uniform([2], minval=tf.int32.min, maxval=tf.int32.max, dtype=tf.int32)
+    seed = tf.cast(tf.convert_to_tensor(seed), tf.int32)
+    return tf.stack([tf.zeros_like(seed), seed]) if seed.shape.rank == 0 else seed
+
+
+def _data_of(data):
+    x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if sample_weight is not None:
+        raise ValueError("sample_weight is not supported: every row of the data counts once")
+    return x

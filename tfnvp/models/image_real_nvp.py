@@ -1,0 +1,246 @@
+"""Real NVP for images: the multiscale residual model of the paper."""
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfnvp import presets
+from tfnvp.bijectors import AffineCoupling, BatchNormalization, FactorOut, ImageLogit, Squeeze
+from tfnvp.checks import assert_all, check_positive_int
+from tfnvp.layers import Dequantization, ResidualNetwork, RunningMoments
+from tfnvp.masks import ChannelHalves, Checkerboard
+from tfnvp.models.flow_model import FlowModel
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class ImageRealNVP(FlowModel):
+    """Real NVP of images [H, W, C]: exact log-likelihood, one-pass samples.
+
+    From data to latents: dequantisation, logit, and at each scale three checkerboard couplings, a
+    squeeze, three channel couplings, the squeeze undone, and half of the variables factored out
+    while the rest goes on at half size; the last scale is four checkerboard couplings. Batch
+    normalization, part of the flow, follows each coupling. Filters double at each scale and for
+    channel couplings. Latents keep the image's shape. Source: Real NVP (arXiv 1605.08803), sections
+    3.4 to 3.7 and 4.1.
+
+    Images are uint8 with values 0..levels-1, or float in [0, 1], taken as they are. See `FlowModel`
+    for training, and `sample`, `encode` and `decode`.
+
+    Args:
+        image_shape: (height, width, channels).
+        num_scales: scales; height and width must be divisible by 2^(num_scales - 1).
+        filters: features of the conditioners of the first scale's checkerboard couplings.
+        residual_blocks: residual blocks of each conditioner.
+        levels: values that a pixel takes, 256 for ordinary images.
+        alpha: how far the logit keeps from 0 and 1, see `ImageLogit`.
+        momentum: of the running statistics of all batch normalizations, see `RunningMoments`.
+        scale_l2: L2 coefficient on weight-norm scales, in the loss (bits/dim).
+        **kwargs: further arguments of `keras.Model`, such as `dtype`.
+
+    Raises:
+        ValueError: for sizes that do not fit, naming the argument.
+
+    Example:
+        >>> import numpy as np, tfnvp
+        >>> model = tfnvp.ImageRealNVP((8, 8, 1), num_scales=2, filters=8, residual_blocks=1)
+        >>> model.log_prob(np.zeros((5, 8, 8, 1), "uint8")).shape
+        TensorShape([5])
+    """
+
+    def __init__(
+        self,
+        image_shape,
+        num_scales,
+        filters,
+        residual_blocks,
+        levels=256,
+        alpha=0.05,
+        momentum=0.9,
+        scale_l2=5e-5,
+        **kwargs,
+    ):
+        for name, value in (
+            ("num_scales", num_scales),
+            ("filters", filters),
+            ("residual_blocks", residual_blocks),
+        ):
+            check_positive_int(name, value)
+        super().__init__(**kwargs)
+        self.num_scales = num_scales
+        self.image_shape = self._checked_image_shape(image_shape)
+        self.filters = filters
+        self.residual_blocks = residual_blocks
+        self.levels = levels
+        self.alpha = alpha
+        self.momentum = momentum
+        self.scale_l2 = scale_l2
+        # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
+        self.dequantization = Dequantization(levels, dtype=self.variable_dtype)
+        self.dequantization.build((None, *self.image_shape))
+        self.build()
+
+    @classmethod
+    def from_preset(cls, name, **overrides):
+        """A model of a named architecture, with weights yet to be trained.
+
+        Args:
+            name: one of `tfnvp.presets.names()`.
+            **overrides: constructor arguments in place of the preset's.
+
+        Raises:
+            ValueError: for an unknown name; it lists the known ones.
+        """
+        return cls(**{**presets.get(name), **overrides})
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "image_shape": self.image_shape,
+            "num_scales": self.num_scales,
+            "filters": self.filters,
+            "residual_blocks": self.residual_blocks,
+            "levels": self.levels,
+            "alpha": self.alpha,
+            "momentum": self.momentum,
+            "scale_l2": self.scale_l2,
+        }
+
+    # Architecture.
+
+    def build_distribution(self):
+        """The distribution over images of `image_shape`, intensities in [0, 1]."""
+        channels = self.image_shape[-1]
+        flow = [ImageLogit(self.alpha), *self._scale(channels, self.filters, self.num_scales)]
+        return self._over(self.image_shape, tfb.Chain(flow, name="real_nvp"))
+
+    def _over(self, image_shape, bijector):
+        zeros = tf.zeros(image_shape, self.variable_dtype)
+        base = tfd.Independent(tfd.Normal(zeros, tf.ones([], zeros.dtype)), 3)
+        return tfd.TransformedDistribution(base, bijector)
+
+    def _scale(self, channels, filters, scales):
+        """The bijectors of one scale and all that follow it, in the order data meets them."""
+        if scales == 1:
+            return self._couplings(Checkerboard, 4, channels, filters)
+        rest = self._scale(2 * channels, 2 * filters, scales - 1)
+        return [
+            *self._couplings(Checkerboard, 3, channels, filters),
+            Squeeze(),
+            *self._couplings(ChannelHalves, 3, 4 * channels, 2 * filters),
+            tfb.Invert(Squeeze()),
+            FactorOut(tfb.Chain(rest, name="scale")),
+        ]
+
+    def _couplings(self, partition, count, channels, filters):
+        """Couplings of alternating parity, each followed by batch normalization."""
+        bijectors = []
+        for i in range(count):
+            mask = partition(i % 2)
+            masked = partition is Checkerboard
+            changing = channels if masked else channels // 2
+            network = ResidualNetwork(
+                changing,
+                filters,
+                self.residual_blocks,
+                checkerboard_parity=mask.parity if masked else None,
+                momentum=self.momentum,
+                scale_l2=self.scale_l2,
+                dtype=self.dtype_policy,
+            )
+            network.build((None, None, None, changing))
+            moments = RunningMoments(self.momentum, dtype=self.variable_dtype)
+            moments.build((None, None, None, changing))
+            bijectors += [AffineCoupling(mask, network), BatchNormalization(mask, moments)]
+        return bijectors
+
+    # Images.
+
+    def _check(self, x):
+        x = tf.convert_to_tensor(x)
+        expected = ", ".join(map(str, self.image_shape))
+        if x.dtype != tf.uint8 and not x.dtype.is_floating:
+            raise ValueError(
+                f"images must be uint8 with values 0..{self.levels - 1} or float in [0, 1], got "
+                f"dtype {x.dtype.name}"
+            )
+        if x.shape.rank not in (None, 4) or not x.shape[1:].is_compatible_with(self.image_shape):
+            raise ValueError(f"images must have the shape [batch, {expected}], got {x.shape}")
+        return tf.ensure_shape(x, [None, *self.image_shape])
+
+    def _continuous(self, x, training):
+        return self.dequantization(self._in_range(x), training=training)
+
+    def inverse_in_full_precision(self, x):
+        # The middle of each level stands for it.
+        if x.dtype == tf.uint8:
+            x = (tf.cast(self._in_range(x), self.variable_dtype) + 0.5) / self.levels
+        return super().inverse_in_full_precision(x)
+
+    def _in_range(self, x):
+        if x.dtype == tf.uint8:
+            top = self.levels - 1
+            if top < 255:
+                assert_all(x <= top, f"uint8 images must have values 0..{top}, got up to", _max(x))
+        else:
+            message = "float images must have values in [0, 1] and no NaN, got values from, to"
+            # Not `x < 0 or x > 1`, which NaN would pass.
+            assert_all((x >= 0) & (x <= 1), message, tf.reduce_min(x), tf.reduce_max(x))
+        return x
+
+    def distribution_for(self, image_shape=None):
+        """The same weights as a distribution over images of another size.
+
+        Args:
+            image_shape: (height, width, channels), height and width divisible by
+                2^(num_scales - 1); None for the model's own.
+
+        Returns:
+            A `tfd.TransformedDistribution`.
+
+        Raises:
+            ValueError: for a size that the scales do not divide, or other channels.
+        """
+        if image_shape is None:
+            return self.distribution
+        image_shape = self._checked_image_shape(image_shape)
+        if image_shape[-1] != self.image_shape[-1]:
+            raise ValueError(
+                f"image_shape must have {self.image_shape[-1]} channels, those of the model, got "
+                f"image_shape={image_shape}"
+            )
+        return self._over(image_shape, self.distribution.bijector)
+
+    def sample(self, n, temperature=1.0, image_shape=None, seed=None):
+        """Draws images; arguments as in `FlowModel.sample`, and
+
+        Args:
+            image_shape: as in `distribution_for`.
+
+        Returns:
+            [n, H, W, C], intensities in [0, 1].
+        """
+        distribution = self.distribution_for(image_shape)
+        name = f"sample {tuple(distribution.event_shape)}"
+        return tf.clip_by_value(self._sample(distribution, name, n, temperature, seed), 0, 1)
+
+    def _checked_image_shape(self, image_shape):
+        image_shape = tuple(image_shape)
+        if len(image_shape) != 3:
+            raise ValueError(
+                f"image_shape must be (height, width, channels), got image_shape={image_shape!r}"
+            )
+        for size in image_shape:
+            check_positive_int("each size of image_shape", size)
+        divisor = 2 ** (self.num_scales - 1)
+        if any(size % divisor for size in image_shape[:2]):
+            raise ValueError(
+                f"height and width of image_shape must be multiples of {divisor} for "
+                f"num_scales={self.num_scales}, got image_shape={image_shape}"
+            )
+        return image_shape
+
+
+def _max(x):
+    return tf.reduce_max(tf.cast(x, tf.int32))

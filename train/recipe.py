@@ -1,0 +1,62 @@
+"""What a recipe is, and the list of them."""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+from train import recipes
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What is trained on what, and how.
+
+    Attributes:
+        description: one line.
+        preset: name of the architecture in `tfnvp.presets`.
+        load: takes a split ("train", "validation" or "test"), a batch size and the keyword
+            arguments shuffle, seed and flip; gives a `tf.data.Dataset` of uint8 image batches.
+        epochs: of training.
+        batch_size: images a step.
+        learning_rate: the peak, warmed up to from zero and left by a cosine to zero.
+        warmup_steps: optimizer steps of the warm-up.
+        weight_decay: of AdamW, decoupled; 0 for Adam.
+        flip: whether training images are mirrored left to right at random.
+        mixed_precision: whether conditioners compute in bfloat16.
+        overrides: constructor arguments of the model in place of the preset's.
+    """
+
+    description: str
+    preset: str
+    load: Callable[..., Any]
+    epochs: int
+    batch_size: int
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.0
+    flip: bool = False
+    mixed_precision: bool = False
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def names():
+    """The names of the recipes, sorted: the files of `train/recipes`."""
+    return sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
+
+
+def get(name, **options):
+    """The recipe of a name.
+
+    Args:
+        name: one of `names()`.
+        **options: of the recipe itself: `folder` takes `data` and `image_size`.
+
+    Raises:
+        ValueError: for an unknown name, listing the known ones, and for options that the recipe
+            does not take or needs.
+    """
+    if name not in names():
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(names())}")
+    return importlib.import_module(f"train.recipes.{name}").recipe(**options)

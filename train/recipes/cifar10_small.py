@@ -1,0 +1,20 @@
+"""CIFAR-10 with the paper's architecture at 1.3M parameters, for two cores."""
+
+import functools
+
+import tfnvp
+from train.recipe import Recipe
+
+
+def recipe():
+    """CIFAR-10, small."""
+    return Recipe(
+        description="CIFAR-10, 32x32 colour (TFDS cifar10), a small model",
+        preset="cifar10_small",
+        load=functools.partial(tfnvp.data.load, "cifar10"),
+        epochs=20,
+        batch_size=32,
+        learning_rate=2e-3,
+        flip=True,
+        mixed_precision=True,
+    )

@@ -1,0 +1,213 @@
+"""One training run: from a recipe to a run directory and a SavedModel."""
+
+import csv
+import dataclasses
+import json
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+import tfnvp
+from tfnvp import plotting
+from train.callbacks import BestModel, Samples, StopAfter
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the command line decides about a run.
+
+    Attributes:
+        recipe_name: for the record.
+        run_dir: the directory that the run leaves, a `Path`.
+        epochs, batch_size, learning_rate, mixed_precision: those of the recipe, or in their place.
+        seed: of initial weights, data order and noise.
+        resume: whether to go on with what `run_dir` holds.
+        limit_steps: optimizer steps in all, and batches of every evaluation; None for no limit.
+        export_to: directory of the SavedModel's versions, a `Path`; None for no export.
+    """
+
+    recipe_name: str
+    run_dir: Path
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    mixed_precision: bool
+    seed: int
+    resume: bool
+    limit_steps: int | None
+    export_to: Path | None
+
+
+def train(recipe, settings):
+    """Trains, evaluates and exports.
+
+    Args:
+        recipe: a `train.recipe.Recipe`.
+        settings: `Settings`.
+
+    Returns:
+        A dictionary of the final figures: bits/dim of each split, seconds, images seen.
+
+    Raises:
+        ValueError: for settings or data that cannot be used; no run directory is left then.
+    """
+    started = time.time()
+    keras.utils.set_random_seed(settings.seed)
+    done = _epochs_done(settings)
+    # All that can be refused is, before a directory is made.
+    training = recipe.load(
+        "train", settings.batch_size, seed=settings.seed + done, flip=recipe.flip
+    )
+    validation = _limited(recipe.load("validation", settings.batch_size), settings)
+    policy = "mixed_bfloat16" if settings.mixed_precision else "float32"
+    model = tfnvp.ImageRealNVP.from_preset(recipe.preset, dtype=policy, **recipe.overrides)
+    model.compile(optimizer=_optimizer(recipe, settings, len(training)))
+
+    fresh = not settings.run_dir.exists()
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        _write_config(recipe, settings, model)
+        print(f"{settings.recipe_name}: {recipe.description}; {model.count_params():,} parameters")
+        print(f"run directory: {settings.run_dir}", flush=True)
+        model.fit(
+            training,
+            validation_data=validation,
+            epochs=settings.epochs,
+            callbacks=_callbacks(settings, best=_best_so_far(settings)),
+            verbose=1 if sys.stdout.isatty() else 2,
+            shuffle=False,  # the data set is shuffled already
+        )
+        if not (settings.run_dir / "model.keras").exists():
+            raise ValueError(
+                "training diverged before its first validation: try a lower --learning-rate than "
+                f"{settings.learning_rate:g}"
+            )
+        images_seen = _images_seen(model, recipe, settings)
+        model = keras.models.load_model(settings.run_dir / "model.keras")
+        figures = {
+            split: _limited(recipe.load(split, settings.batch_size, shuffle=False), settings)
+            for split in tfnvp.data.SPLITS
+        }
+        figures = {
+            split: model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
+            for split, images in figures.items()
+        }
+        grid = plotting.image_grid(model.sample(64, seed=settings.seed))
+        plotting.save_png(grid, settings.run_dir / "samples.png")
+        exported = settings.export_to and tfnvp.export_saved_model(model, settings.export_to)
+    except BaseException:
+        if fresh and not (settings.run_dir / "model.keras").exists():
+            shutil.rmtree(settings.run_dir, ignore_errors=True)
+        raise
+    figures |= {"seconds": time.time() - started, "images_seen": images_seen}
+    _print_table(figures, settings, exported)
+    return figures
+
+
+def _optimizer(recipe, settings, steps_per_epoch):
+    steps = settings.epochs * steps_per_epoch
+    if settings.limit_steps is not None:
+        steps = min(steps, settings.limit_steps)
+    warmup = min(recipe.warmup_steps, steps // 3)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else settings.learning_rate,
+        decay_steps=max(1, steps - warmup),
+        warmup_target=settings.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    # The clipping is the paper's (section 4.1, from the authors' code).
+    if recipe.weight_decay:
+        return keras.optimizers.AdamW(
+            schedule, weight_decay=recipe.weight_decay, global_clipnorm=100.0
+        )
+    return keras.optimizers.Adam(schedule, global_clipnorm=100.0)
+
+
+def _callbacks(settings, best):
+    run_dir, logs = settings.run_dir, settings.run_dir / "logs"
+    callbacks = [
+        # Before all others: what it restores is theirs to go on from.
+        keras.callbacks.BackupAndRestore(str(run_dir / "backup")),
+        keras.callbacks.TerminateOnNaN(),
+        BestModel(run_dir / "model.keras", best),
+        keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=settings.resume),
+        keras.callbacks.TensorBoard(str(logs), write_graph=False),
+        Samples(run_dir / "samples", logs / "train", every=max(1, settings.epochs // 10)),
+    ]
+    if settings.limit_steps is not None:
+        callbacks.append(StopAfter(settings.limit_steps))
+    return callbacks
+
+
+def _epochs_done(settings):
+    """Epochs that an earlier part of the run completed."""
+    run_dir = settings.run_dir
+    if not settings.resume:
+        if run_dir.exists() and any(run_dir.iterdir()):
+            raise ValueError(
+                f"--run-dir {run_dir} is not empty: choose another, or --resume what it holds"
+            )
+        return 0
+    if not (run_dir / "backup").is_dir():
+        raise ValueError(f"--resume: {run_dir} holds no unfinished run")
+    return len(_history(run_dir))
+
+
+def _best_so_far(settings):
+    history = _history(settings.run_dir) if settings.resume else []
+    return min((float(row["val_bits_per_dim"]) for row in history), default=float("inf"))
+
+
+def _history(run_dir):
+    path = run_dir / "history.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def _limited(images, settings):
+    return images if settings.limit_steps is None else images.take(settings.limit_steps)
+
+
+def _images_seen(model, recipe, settings):
+    """Images that the optimizer has seen, over all parts of the run."""
+    images = len(recipe.load("train", None))
+    epochs, steps = divmod(int(model.optimizer.iterations), -(-images // settings.batch_size))
+    return epochs * images + steps * settings.batch_size
+
+
+def _write_config(recipe, settings, model):
+    config = {
+        "command": shlex.join(["python", "-m", "train", *sys.argv[1:]]),
+        "recipe": dataclasses.asdict(recipe) | {"load": str(recipe.load)},
+        "settings": dataclasses.asdict(settings),
+        "model": model.get_config(),
+        "versions": {
+            "tfnvp": tfnvp.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+    path = settings.run_dir / "config.json"
+    path.write_text(json.dumps(config, indent=2, default=str) + "\n")
+
+
+def _print_table(figures, settings, exported):
+    rows = [
+        ("train bits/dim", f"{figures['train']:.3f}"),
+        ("validation bits/dim", f"{figures['validation']:.3f}"),
+        ("test bits/dim", f"{figures['test']:.3f}"),
+        ("seconds", f"{figures['seconds']:.0f}"),
+        ("images seen", f"{figures['images_seen']:,}"),
+        ("run directory", settings.run_dir),
+        ("SavedModel", exported or "not exported"),
+    ]
+    print()
+    for name, value in rows:
+        print(f"{name:<20} {value}")
