@@ -57,8 +57,18 @@ def count_operations():
 
 
 @pytest.fixture(scope="session")
+def identities():
+    """identities(variables): which `tf.Variable`s they are, of TensorFlow's or Keras' kind."""
+
+    def identities(variables):
+        return [id(v.value if isinstance(v, keras.Variable) else v) for v in variables]
+
+    return identities
+
+
+@pytest.fixture(scope="session")
 def tiny_model(randomize):
-    """tiny_model(**overrides): an ImageRealNVP of two couplings' width, with random weights."""
+    """tiny_model(**overrides): an ImageRealNVP of four couplings, with random weights."""
 
     def make(image_shape=(4, 4, 1), seed=0, **overrides):
         sizes = {"num_scales": 1, "filters": 4, "residual_blocks": 1, "levels": 16}
@@ -68,10 +78,15 @@ def tiny_model(randomize):
     return make
 
 
-@pytest.fixture
-def mixed_precision():
-    """The test runs under the policy mixed_bfloat16."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    yield
-    keras.config.set_dtype_policy(before)
+@pytest.fixture(scope="session")
+def refuses():
+    """refuses(f, *args, match=...): f raises a ValueError of one line, without graph internals."""
+
+    def refuses(function, *args, match, **kwargs):
+        with pytest.raises(ValueError, match=match) as caught:
+            function(*args, **kwargs)
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1 and len(message) < 250
+        assert not any(word in message for word in ("Traceback", "node", "{{", "Tensor("))
+
+    return refuses

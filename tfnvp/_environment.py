@@ -36,7 +36,15 @@ def quiet_if_asked():
 
 def check():
     """Raises an ImportError that says what to install or set."""
-    import keras
+    try:
+        import keras
+    except ModuleNotFoundError as error:
+        if error.name in ("keras", "tensorflow"):
+            raise
+        raise ImportError(
+            "tfnvp needs Keras' tensorflow backend, but Keras is set to one that needs "
+            f"{error.name}: set KERAS_BACKEND=tensorflow before keras is imported"
+        ) from None
 
     if keras.backend.backend() != "tensorflow":
         raise ImportError(

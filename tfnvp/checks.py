@@ -1,6 +1,7 @@
 """Checks of what users hand in, with errors that say what would do."""
 
 import contextlib
+import numbers
 import re
 
 import tensorflow as tf
@@ -12,11 +13,23 @@ _SHAPED = re.compile(
 
 
 def assert_all(condition, message, *data):
-    """Asserts, inside a graph, a condition on values; `plain_errors` makes it a ValueError.
+    """Asserts a condition on values; inside a graph, `plain_errors` makes it a ValueError.
 
-    Returns the assertion, for operations that would fail first, and less clearly, to wait for.
+    Args:
+        condition: a boolean tensor, all of which must be true.
+        message: what is wrong otherwise.
+        *data: scalar tensors to show after the message.
+
+    Returns:
+        The assertion, for operations that would fail first, and less clearly, to wait for; None in
+        eager code.
     """
-    return tf.debugging.Assert(tf.reduce_all(condition), [f"tfnvp<{message}>", *data])
+    condition = tf.reduce_all(condition)
+    if tf.executing_eagerly():
+        if not condition:
+            raise ValueError(" ".join([message, *(str(value.numpy()) for value in data)]))
+        return None
+    return tf.debugging.Assert(condition, [f"tfnvp<{message}>", *data])
 
 
 @contextlib.contextmanager
@@ -34,7 +47,17 @@ def plain_errors():
         raise
 
 
-def check_positive_int(name, value):
-    """ValueError unless `value` is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {name}={value!r}")
+def check_positive_int(name, value, optional=False):
+    """Raises a ValueError unless `value` is a positive integer (or None, where optional)."""
+    if value is None and optional:
+        return
+    # True is an integer to Python, but never what the caller meant.
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        wanted = "a positive integer or None" if optional else "a positive integer"
+        raise ValueError(f"{name} must be {wanted}, got {name}={value!r}")
+
+
+def check_choice(name, value, known):
+    """Raises a ValueError that lists the known ones unless `value` is one of them."""
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")

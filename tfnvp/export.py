@@ -94,26 +94,24 @@ class _Signatures:
         return {"log_prob": _float32(log_prob), "bits_per_dim": _float32(bits)}
 
     def score_encoded(self, image_bytes):
-        return self.log_prob(
-            tf.map_fn(
-                self._decode_image,
-                image_bytes,
-                fn_output_signature=tf.TensorSpec(self._model.image_shape, tf.uint8),
-            )
-        )
-
-    def _decode_image(self, encoded):
         height, width, channels = self._model.image_shape
-        image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-        fits = assert_all(
-            tf.equal(tf.shape(image)[:2], [height, width]),
-            f"image_bytes must hold images of {height} x {width} pixels, got height, width",
-            tf.shape(image)[0],
-            tf.shape(image)[1],
-        )
-        with tf.control_dependencies([fits]):
-            levels = tf.cast(image, tf.int32) * self._model.levels // 256
-        return tf.ensure_shape(tf.cast(levels, tf.uint8), self._model.image_shape)
+
+        def decode(encoded):
+            image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+            # An image of another size is refused outside the loop, in which TensorFlow drops
+            # assertions; until then it has to have a shape.
+            size = tf.shape(image)[:2]
+            image = tf.image.resize_with_crop_or_pad(
+                tf.reshape(image, [size[0], size[1], channels]), height, width
+            )
+            return image, size
+
+        shapes = (tf.TensorSpec([height, width, channels], tf.uint8), tf.TensorSpec([2], tf.int32))
+        images, sizes = tf.map_fn(decode, image_bytes, fn_output_signature=shapes)
+        message = f"image_bytes must hold images of {height} x {width} pixels, got up to"
+        assert_all(tf.equal(sizes, [height, width]), message, *tf.unstack(tf.reduce_max(sizes, 0)))
+        levels = tf.cast(images, tf.int32) * self._model.levels // 256
+        return self.log_prob(tf.cast(levels, tf.uint8))
 
     def encode(self, images):
         return {"latents": _float32(self._model.inverse_in_full_precision(images))}

@@ -1,12 +1,14 @@
 """Named architectures: constructor arguments of `ImageRealNVP`."""
 
+from tfnvp.checks import check_choice
+
 _PRESETS = {
     # Chosen on the digits' validation images.
     "digits": {
         "image_shape": (8, 8, 1),
         "num_scales": 2,
         "filters": 32,
-        "residual_blocks": 2,
+        "residual_blocks": 1,
         "levels": 17,
     },
     "photos": {
@@ -36,6 +38,5 @@ def get(name):
     Raises:
         ValueError: for an unknown name; it lists the known ones.
     """
-    if name not in _PRESETS:
-        raise ValueError(f"unknown preset {name!r}; known: {', '.join(names())}")
+    check_choice("preset", name, names())
     return dict(_PRESETS[name])

@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import datetime
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -99,4 +100,6 @@ def _newest(recipe):
 
 
 if __name__ == "__main__":
+    # A warning is for the user, who did not write the line that it came from.
+    warnings.formatwarning = lambda message, *_: f"train: {message}\n"
     app(prog_name="python -m train")

@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
+from tfnvp.checks import check_choice
 from train import recipes
 
 
@@ -57,6 +58,5 @@ def get(name, **options):
         ValueError: for an unknown name, listing the known ones, and for options that the recipe
             does not take or needs.
     """
-    if name not in names():
-        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(names())}")
+    check_choice("recipe", name, names())
     return importlib.import_module(f"train.recipes.{name}").recipe(**options)

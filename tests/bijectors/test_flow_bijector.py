@@ -122,11 +122,7 @@ def test_convolutions_are_computed_once(count_operations):
     assert operations["Conv2DBackpropFilter"] == once
 
 
-def _ids(variables):
-    return [id(getattr(variable, "value", variable)) for variable in variables]
-
-
-def test_layer_is_tied_when_it_is_built():
+def test_layer_is_tied_when_it_is_built(identities):
     network = keras.layers.Dense(4)
     coupling = AffineCoupling(ChannelHalves(0, event_ndims=1), network)
     chain = tfb.Chain([tfb.Shift(1.0), coupling])
@@ -135,21 +131,25 @@ def test_layer_is_tied_when_it_is_built():
     assert all(owner.variables == () for owner in owners)
     distribution.sample()
     for owner in owners:
-        assert _ids(owner.trainable_variables) == _ids(network.trainable_variables)
+        assert identities(owner.trainable_variables) == identities(network.trainable_variables)
     assert len(coupling.variables) == 2
     # A built layer is tied from the start.
     again = AffineCoupling(ChannelHalves(1, event_ndims=1), network)
-    assert _ids(again.variables) == _ids(network.variables)
+    assert identities(again.variables) == identities(network.variables)
 
 
-def test_frozen_layer_is_not_trainable():
+def test_frozen_layer_is_not_trainable(identities):
     network = ResidualNetwork(1, 4, 0, checkerboard_parity=0)
     network.build((None, 4, 4, 1))
     coupling = AffineCoupling(Checkerboard(0), network)
-    assert _ids(coupling.variables) == _ids(network.variables)
-    trainable = set(_ids(coupling.trainable_variables))
+    assert identities(coupling.variables) == identities(network.variables)
+    trainable = set(identities(coupling.trainable_variables))
     # Running statistics, and the factors of a batch normalization that has none.
-    assert trainable == set(_ids(network.trainable_variables)) < set(_ids(coupling.variables))
+    assert (
+        trainable
+        == set(identities(network.trainable_variables))
+        < set(identities(coupling.variables))
+    )
 
 
 class Held(FlowBijector):
@@ -168,14 +168,14 @@ class Held(FlowBijector):
         return z * tf.exp(log_scale), log_scale * tf.ones_like(z)
 
 
-def test_layers_in_containers_are_found_once():
+def test_layers_in_containers_are_found_once(identities):
     layers = [keras.layers.Dense(1), keras.layers.Dense(1)]
     held = Held(layers)
     wrapped = tfb.Chain([held, tfb.Invert(held)])
     assert sorted(map(id, keras_layers(wrapped))) == sorted(map(id, layers))
     held.forward(1.0)
-    assert sorted(_ids(held.variables)) == sorted(
-        _ids([*layers[0].variables, *layers[1].variables])
+    assert sorted(identities(held.variables)) == sorted(
+        identities([*layers[0].variables, *layers[1].variables])
     )
 
 

@@ -199,9 +199,9 @@ def test_too_few_readable_images(tmp_path):
 
 def test_bad_arguments(tmp_path):
     _fill(tmp_path, 3)
-    with pytest.raises(ValueError, match="image_size: expected a positive integer, got 0"):
+    with pytest.raises(ValueError, match="image_size must be a positive integer, got image_size=0"):
         tfnvp.data.load_folder(tmp_path, 0)
-    with pytest.raises(ValueError, match="split: unknown value 'all'"):
+    with pytest.raises(ValueError, match="unknown split 'all'"):
         tfnvp.data.load_folder(tmp_path, 8, "all")
-    with pytest.raises(ValueError, match=r"batch_size: .*got -3"):
+    with pytest.raises(ValueError, match=r"batch_size must be .*, got batch_size=-3"):
         tfnvp.data.load_folder(tmp_path, 8, "train", -3)

@@ -8,17 +8,17 @@ from tfnvp.masks import ChannelHalves, Checkerboard
 
 
 class BatchNormalization(FlowBijector):
-    """Normalises the changed part of an event by running statistics of its channels.
+    """Normalises the changed part of an event by statistics of its channels.
 
-    With m, v the running mean and variance of a channel, data to latents is, where x changes,
+    With m, v the mean and variance of a channel, data to latents is, where x changes,
 
         inverse(x) = (x - m) / sqrt(v + epsilon),
         log |det| = -1/2 log(v + epsilon), summed over the changed positions.
 
-    In training, which Keras' call context decides, `inverse` first takes the current batch into
-    the running statistics and then uses them, so that training and inference normalise by the same
-    numbers; gradients pass through the current batch alone. `forward` always infers. Source: Real
-    NVP (arXiv 1605.08803), section 3.7 and appendix E.
+    In training, which Keras' call context decides, `inverse` uses the moments of the batch, with
+    gradients through them, and takes them into running averages; these are used in inference, and
+    always by `forward`. Source: Real NVP (arXiv 1605.08803), section 3.7; `RunningMoments` says
+    where it departs from it.
 
     Args:
         mask: the partition of the coupling before: statistics are taken of the part that it

@@ -114,11 +114,13 @@ def tie_keras_layers(module):
     Args:
         module: a bijector or distribution; what it contains is not visited.
     """
-    layers = _held_layers(module)
-    if layers and len(getattr(module, "_keras_variables", ())) != sum(
-        len(layer.variables) for layer in layers
-    ):
-        module._keras_variables = [v.value for layer in layers for v in layer.variables]
+    variables = [v for layer in _held_layers(module) for v in layer.variables]
+    if len(variables) == len(getattr(module, "_keras_variables", ())):
+        return
+    values = [variable.value for variable in variables]
+    # In a mixed-precision layer's call Keras hands out casts of the variables: tie after it.
+    if all(isinstance(value, tf.Variable) for value in values):
+        module._keras_variables = values
 
 
 def _held_layers(module):

@@ -5,6 +5,7 @@ Every pipeline yields uint8 images, [H, W, C] or in batches [B, H, W, C], that c
 
 import tensorflow as tf
 
+from tfnvp.checks import check_choice, check_positive_int
 from tfnvp.data import embedded, pipeline, tfds_sets
 from tfnvp.data.folder import load_folder
 from tfnvp.data.pipeline import SPLITS, DatasetInfo
@@ -33,7 +34,7 @@ def info(name: str) -> DatasetInfo:
         >>> tfnvp.data.info("digits").levels
         17
     """
-    pipeline.check_choice("name", name, tuple(_SETS))
+    check_choice("name", name, tuple(_SETS))
     return _SETS[name].info
 
 
@@ -82,8 +83,8 @@ def load(
         >>> len(images), next(iter(images)).shape
         (5, TensorShape([64, 8, 8, 1]))
     """
-    pipeline.check_choice("name", name, tuple(_SETS))
-    pipeline.check_choice("split", split, SPLITS)
-    pipeline.check_positive("batch_size", batch_size, optional=True)
+    check_choice("name", name, tuple(_SETS))
+    check_choice("split", split, SPLITS)
+    check_positive_int("batch_size", batch_size, optional=True)
     images = _SETS[name].read(split)
     return pipeline.feed(images, split, batch_size, shuffle=shuffle, seed=seed, flip=flip)

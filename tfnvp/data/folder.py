@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import tensorflow as tf
 
+from tfnvp.checks import check_choice, check_positive_int
 from tfnvp.data import pipeline
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -65,9 +66,9 @@ def load_folder(
         >>> [batch.shape[0] for batch in images]
         [4, 4]
     """
-    pipeline.check_positive("image_size", image_size)
-    pipeline.check_choice("split", split, pipeline.SPLITS)
-    pipeline.check_positive("batch_size", batch_size, optional=True)
+    check_positive_int("image_size", image_size)
+    check_choice("split", split, pipeline.SPLITS)
+    check_positive_int("batch_size", batch_size, optional=True)
     directory = os.fspath(directory)
     # The times and sizes make a changed directory a new one to the cache.
     files = tuple((path, *_stamp(path)) for path in _find(directory))

@@ -1,7 +1,6 @@
-"""What all sets share: the checks of arguments, and the way from single images to batches."""
+"""What all sets share: the way from single images to batches."""
 
 import dataclasses
-import numbers
 
 import tensorflow as tf
 
@@ -25,22 +24,6 @@ class DatasetInfo:
     image_shape: tuple[int, int, int]
     levels: int
     source: str
-
-
-def check_choice(argument: str, value, known) -> None:
-    """Raises a ValueError that names the argument, its value and the known ones."""
-    if value not in known:
-        raise ValueError(f"{argument}: unknown value {value!r}; known: {', '.join(known)}")
-
-
-def check_positive(argument: str, value, optional: bool = False) -> None:
-    """Raises a ValueError unless `value` is a positive integer (or None, where optional)."""
-    if value is None and optional:
-        return
-    # True is an integer to Python, but never what the caller meant.
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        wanted = "a positive integer or None" if optional else "a positive integer"
-        raise ValueError(f"{argument}: expected {wanted}, got {value!r}")
 
 
 def feed(

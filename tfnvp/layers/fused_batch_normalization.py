@@ -51,7 +51,9 @@ class FusedBatchNormalization(keras.layers.Layer):
                 return _fused(x, scale, offset, mean, variance, self.epsilon, training=False)[0]
         elif fused and tf.distribute.get_strategy().num_replicas_in_sync == 1:
             x, mean, variance = _fused(x, scale, offset, None, None, self.epsilon, training=True)
-            self.moments.update(mean, variance)
+            # The kernel divides by the batch's variance and returns N / (N - 1) times it.
+            count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), variance.dtype)
+            self.moments.update(mean, variance * (1 - 1 / count))
             return x
         else:
             mean, variance = global_moments(tf.cast(x, self.variable_dtype))

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfnvp.checks import check_positive_int
+
 
 @keras.saving.register_keras_serializable(package="tfnvp")
 class WeightNormConv2D(keras.layers.Layer):
@@ -44,8 +46,7 @@ class WeightNormConv2D(keras.layers.Layer):
         **kwargs,
     ):
         for name, value in (("filters", filters), ("kernel_size", kernel_size)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {name}={value!r}")
+            check_positive_int(name, value)
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size

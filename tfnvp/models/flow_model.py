@@ -49,7 +49,8 @@ class FlowModel(keras.Model):
 
     Raises:
         TypeError: if distribution is not a transformed distribution.
-        ValueError: if its event shape is not fully known, or no bijector in it holds a Keras layer.
+        ValueError: if its event shape is not fully known, no bijector in it holds a Keras layer, or
+            it has trainable variables that no layer holds.
 
     Example:
         >>> import keras, tfnvp, tensorflow_probability as tfp
@@ -89,7 +90,9 @@ class FlowModel(keras.Model):
     def distribution(self):
         """The `tfd.TransformedDistribution` that the model fits."""
         if self._distribution is None:
-            self._adopt(self.build_distribution())
+            # A model may be asked for the first time by a step that is being traced.
+            with tf.init_scope():
+                self._adopt(self.build_distribution())
         return self._distribution
 
     @property
@@ -120,6 +123,12 @@ class FlowModel(keras.Model):
             distribution.log_prob(tf.zeros([1, *distribution.event_shape], distribution.dtype))
         for module in (distribution, *distribution.submodules):
             tie_keras_layers(module)
+        held = {id(v.value) for layer in layers for v in layer.trainable_variables}
+        if loose := [v.name for v in distribution.trainable_variables if id(v) not in held]:
+            raise ValueError(
+                "distribution must hold its trainable variables in keras.Layers, for Keras trains "
+                f"no others, got tf.Variable {', '.join(loose)}"
+            )
         self._flow_layers = layers
         self._distribution = distribution
 
@@ -220,6 +229,15 @@ class FlowModel(keras.Model):
         with plain_errors():
             return super().predict(*args, **kwargs)
 
+    def save(self, *args, **kwargs):
+        """As `keras.Model.save`.
+
+        Raises:
+            ValueError: for a model made from a distribution, before any file is touched.
+        """
+        self.get_config()
+        super().save(*args, **kwargs)
+
     # The density and its samples, in inference mode.
 
     def log_prob(self, x):
@@ -302,13 +320,15 @@ class FlowModel(keras.Model):
             mean = base.mean()
             return distribution.bijector.forward(mean + temperature * (z - mean))
 
-        return self._run(
+        # At least one: TensorFlow's oneDNN convolution, of no rows, has the wrong channels.
+        samples = self._run(
             name,
             draw,
-            tf.constant(n),
+            tf.constant(max(n, 1)),
             tf.constant(temperature, distribution.dtype),
             stateless_seed(seed),
         )
+        return samples[:n]
 
     def _run(self, name, function, *args):
         """Runs the function compiled, traced once for each name, rank and dtype."""

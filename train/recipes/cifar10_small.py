@@ -14,7 +14,7 @@ def recipe():
         load=functools.partial(tfnvp.data.load, "cifar10"),
         epochs=20,
         batch_size=32,
-        learning_rate=2e-3,
+        learning_rate=4e-3,
         flip=True,
         mixed_precision=True,
     )

@@ -12,7 +12,9 @@ def recipe():
         description="8x8 handwritten digits, 17 levels (scikit-learn)",
         preset="digits",
         load=functools.partial(tfnvp.data.load, "digits"),
-        epochs=60,
+        epochs=20,
         batch_size=64,
-        learning_rate=2e-3,
+        learning_rate=4e-3,
+        warmup_steps=50,
+        weight_decay=0.1,
     )

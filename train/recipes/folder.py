@@ -17,6 +17,6 @@ def recipe(data=None, image_size=32):
         load=functools.partial(tfnvp.data.load_folder, data, image_size),
         epochs=20,
         batch_size=32,
-        learning_rate=2e-3,
+        learning_rate=4e-3,
         mixed_precision=True,
     )

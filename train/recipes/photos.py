@@ -14,6 +14,6 @@ def recipe():
         load=functools.partial(tfnvp.data.load, "photos"),
         epochs=5,
         batch_size=32,
-        learning_rate=2e-3,
+        learning_rate=4e-3,
         flip=True,
     )
