@@ -151,6 +151,16 @@ def test_encode_and_decode_meet_again_under_a_mixed_policy(tiny_model):
     assert computing == {"bfloat16"}
 
 
+def test_no_rows_are_no_rows(model):
+    assert model.log_prob(_images(0)).shape == (0,)
+    assert model.encode(_floats(0)).shape == model.decode(_floats(0)).shape == (0, 4, 4, 2)
+
+
+def test_latents_of_a_wrong_shape_are_refused(model, refuses):
+    message = r"z must have the shape \[batch, 4, 4, 2\], got \(3, 4, 4, 1\)"
+    refuses(model.decode, np.zeros((3, 4, 4, 1), "float32"), match=message)
+
+
 def test_levels_are_decoded_exactly(model):
     """A uint8 image is encoded as the middle of its levels."""
     decoded = model.decode(model.encode(_images())) * LEVELS

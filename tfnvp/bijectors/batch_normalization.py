@@ -80,33 +80,37 @@ class BatchNormalization(FlowBijector):
         return self._epsilon
 
     def _inverse_and_log_det(self, x):
-        stays, changes, where, merge = self._split(x)
-        mean, variance = self.moments(changes, where)
-        log_scale = self._log_scale(variance, x.dtype)
-        changed = (changes - tf.cast(mean, x.dtype)) * tf.exp(log_scale)
-        return merge(stays, changes, changed), self._log_det(log_scale, changes, where)
+        changes, where, merge = self._split(x)
+        mean, log_scale = self._mean_and_log_scale(changes, where)
+        changed = (changes - mean) * tf.exp(log_scale)
+        return merge(changed), self._log_det(log_scale, changes, where)
 
     def _forward_and_log_det(self, z):
-        stays, changes, where, merge = self._split(z)
+        changes, where, merge = self._split(z)
         # `forward` undoes the inference-mode inverse, in whatever mode Keras is.
-        mean, variance = self.moments(changes, where, training=False)
-        log_scale = self._log_scale(variance, z.dtype)
-        changed = changes * tf.exp(-log_scale) + tf.cast(mean, z.dtype)
-        return merge(stays, changes, changed), -self._log_det(log_scale, changes, where)
+        mean, log_scale = self._mean_and_log_scale(changes, where, training=False)
+        changed = changes * tf.exp(-log_scale) + mean
+        return merge(changed), -self._log_det(log_scale, changes, where)
 
     def _split(self, x):
+        """What changes, where in it (None: everywhere), and how to join it to what stays."""
         if isinstance(self.mask, ChannelHalves):
             stays, changes = self.mask.split(x)
-            return stays, changes, None, lambda stays, _, changed: self.mask.merge(stays, changed)
-        if self.mask is None:
-            return None, x, None, lambda _, __, changed: changed
-        where = 1 - self.mask.stays(x)
-        return x, x, where, lambda stays, _, changed: stays + where * (changed - stays)
+            return changes, None, lambda changed: self.mask.merge(stays, changed)
+        where = None if self.mask is None else 1 - self.mask.stays(x)
+        return x, where, lambda changed: changed
 
-    def _log_scale(self, variance, dtype):
-        return -0.5 * tf.math.log(tf.cast(variance, dtype) + self.epsilon)
+    def _mean_and_log_scale(self, changes, where, **mode):
+        """[C] each or, under a checkerboard, [H, W, C] with zeros where pixels stay."""
+        # To Keras, `training=None` is not the same as leaving the mode to its call context.
+        mean, variance = self.moments(changes, where, **mode)
+        mean = tf.cast(mean, changes.dtype)
+        log_scale = -0.5 * tf.math.log(tf.cast(variance, changes.dtype) + self.epsilon)
+        return (mean, log_scale) if where is None else (where * mean, where * log_scale)
 
     def _log_det(self, log_scale, changes, where):
-        event_shape = tf.shape(changes)[-self.forward_min_event_ndims :]
-        positions = tf.reduce_prod(event_shape[:-1]) if where is None else tf.reduce_sum(where)
-        return tf.cast(positions, log_scale.dtype) * tf.reduce_sum(log_scale)
+        log_det = tf.reduce_sum(log_scale)
+        if where is None:
+            positions = tf.reduce_prod(tf.shape(changes)[-self.forward_min_event_ndims : -1])
+            log_det *= tf.cast(positions, log_det.dtype)
+        return log_det

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="tfnvp")
 class Dequantization(keras.layers.Layer):
-    """Spreads each of the discrete levels of a pixel uniformly over its share of [0, 1).
+    """Spreads each of the discrete levels of a pixel uniformly over its share of [0, 1].
 
         x = (image + u) / levels,    u ~ Uniform[0, 1) for each pixel and channel,
 

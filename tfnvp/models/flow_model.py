@@ -252,7 +252,7 @@ class FlowModel(keras.Model):
         Raises:
             ValueError: for data of a wrong shape, dtype or range.
         """
-        return self._run("log_prob", lambda x: self(x, training=False), self._check(x))
+        return self._run_rows("log_prob", lambda x: self(x, training=False), self._check(x))
 
     def bits_per_dim(self, x):
         """-log2 p(x) / D, plus log2(levels) where the data was discrete; as `log_prob`."""
@@ -284,7 +284,7 @@ class FlowModel(keras.Model):
         Returns:
             [B, *latent event shape].
         """
-        return self._run("encode", self.inverse_in_full_precision, self._check(x))
+        return self._run_rows("encode", self.inverse_in_full_precision, self._check(x))
 
     def decode(self, z):
         """Latents to data, the reverse of `encode`, in full precision whatever the policy.
@@ -294,9 +294,17 @@ class FlowModel(keras.Model):
 
         Returns:
             [B, *event_shape].
+
+        Raises:
+            ValueError: for latents of a wrong shape.
         """
         z = tf.cast(z, self.distribution.dtype)
-        return self._run("decode", self.forward_in_full_precision, z)
+        latent_shape = self.distribution.distribution.event_shape
+        if z.shape.rank is None or not z.shape[1:].is_compatible_with(latent_shape):
+            raise ValueError(
+                f"z must have the shape [batch, {', '.join(map(str, latent_shape))}], got {z.shape}"
+            )
+        return self._run_rows("decode", self.forward_in_full_precision, z)
 
     def inverse_in_full_precision(self, x):
         """`encode` as operations of the caller's graph, for `export`."""
@@ -320,7 +328,7 @@ class FlowModel(keras.Model):
             mean = base.mean()
             return distribution.bijector.forward(mean + temperature * (z - mean))
 
-        # At least one: TensorFlow's oneDNN convolution, of no rows, has the wrong channels.
+        # At least one, for the same reason as in `_run_rows`.
         samples = self._run(
             name,
             draw,
@@ -329,6 +337,13 @@ class FlowModel(keras.Model):
             stateless_seed(seed),
         )
         return samples[:n]
+
+    def _run_rows(self, name, function, x):
+        """`_run` on rows, of which there may be none."""
+        if x.shape[0] == 0:
+            # TensorFlow's oneDNN convolution, of no rows, has the wrong channels.
+            return self._run(name, function, tf.zeros([1, *x.shape[1:]], x.dtype))[:0]
+        return self._run(name, function, x)
 
     def _run(self, name, function, *args):
         """Runs the function compiled, traced once for each name, rank and dtype."""
