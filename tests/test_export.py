@@ -125,3 +125,82 @@ def test_another_model_is_refused(tmp_path):
     with pytest.raises(TypeError, match="ImageRealNVP, got str"):
         tfnvp.export_saved_model("digits", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+# Vectors.
+
+
+@pytest.fixture(scope="module")
+def vector_model(randomize):
+    flow = randomize(tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=(4,), dtype="float64"))
+    flow.adapt(_vectors())
+    return flow
+
+
+@pytest.fixture(scope="module")
+def vector_signatures(vector_model, tmp_path_factory):
+    directory = tfnvp.export_saved_model(vector_model, tmp_path_factory.mktemp("export"))
+    return tf.saved_model.load(str(directory)).signatures
+
+
+def _vectors():
+    return np.random.RandomState(0).normal([5.0, 0.0, -2.0], [3.0, 1.0, 0.5], (6, 3))
+
+
+def _float32(x):
+    return tf.constant(x, tf.float32)
+
+
+def test_vectors_go_in_and_out_in_float32_with_a_batch_dimension(vector_signatures):
+    expected = {
+        "serving_default": ({"vectors": 2}, {"log_prob": 1, "bits_per_dim": 1}),
+        "log_prob": ({"vectors": 2}, {"log_prob": 1, "bits_per_dim": 1}),
+        "encode": ({"vectors": 2}, {"latents": 2}),
+        "decode": ({"latents": 2}, {"vectors": 2}),
+        "sample": ({"seed": 1, "temperature": 1}, {"vectors": 2}),
+    }
+    assert set(vector_signatures) == set(expected)
+    for name, (inputs, outputs) in expected.items():
+        signature = vector_signatures[name]
+        for specs, ranks in (
+            (signature.structured_input_signature[1], inputs),
+            (signature.structured_outputs, outputs),
+        ):
+            assert {key: spec.shape.rank for key, spec in specs.items()} == ranks
+            for key, spec in specs.items():
+                assert spec.shape.as_list() in ([None], [None, 3])
+                assert spec.dtype == (tf.int64 if key == "seed" else tf.float32)
+
+
+def test_vectors_are_scored_as_by_the_model(vector_model, vector_signatures):
+    x = _float32(_vectors())
+    for name in ("serving_default", "log_prob"):
+        served = vector_signatures[name](vectors=x)
+        np.testing.assert_allclose(served["log_prob"], vector_model.log_prob(x), rtol=1e-6)
+        np.testing.assert_allclose(served["bits_per_dim"], vector_model.bits_per_dim(x), rtol=1e-6)
+    latents = vector_signatures["encode"](vectors=x)["latents"]
+    np.testing.assert_allclose(latents, vector_model.encode(x), rtol=1e-5)
+    decoded = vector_signatures["decode"](latents=latents)["vectors"]
+    np.testing.assert_allclose(decoded, x, rtol=1e-5, atol=1e-5)
+    assert vector_signatures["log_prob"](vectors=x[:0])["log_prob"].shape == (0,)
+
+
+def test_a_sampled_vector_depends_on_its_own_seed_alone(vector_model, vector_signatures):
+    def sample(seeds, temperatures):
+        seed, temperature = tf.constant(seeds, tf.int64), _float32(temperatures)
+        return vector_signatures["sample"](seed=seed, temperature=temperature)["vectors"].numpy()
+
+    many = sample([7, 8, 2**40, 7], [1.0, 1.0, 1.0, 0.0])
+    np.testing.assert_allclose(sample([8], [1.0])[0], many[1], rtol=1e-5)
+    assert np.all(sample([0], [1.0])[0] != many[2]), "the upper half of a seed counts too"
+    np.testing.assert_allclose(many[3], vector_model.decode(np.zeros((1, 3)))[0], rtol=1e-5)
+    # As far from the mean latent as the temperature says.
+    hot, cold = (vector_model.encode(sample([3], [t])) for t in (1.0, 0.5))
+    np.testing.assert_allclose(cold, 0.5 * hot, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_vectors_that_are_not_finite_are_named(vector_signatures, value):
+    for signature, name in (("log_prob", "vectors"), ("encode", "vectors"), ("decode", "latents")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"{name} must be finite"):
+            vector_signatures[signature](**{name: tf.fill([2, 3], value)})

@@ -1,7 +1,7 @@
 """tfnvp: Real NVP for TensorFlow.
 
 Exact likelihood and one-pass samples of images and vectors, as a TensorFlow Probability
-distribution that Keras 3 trains, saves and exports. Start with `ImageRealNVP`.
+distribution that Keras 3 trains, saves and exports. Start with `ImageRealNVP` or `VectorRealNVP`.
 """
 
 from tfnvp import _environment
@@ -11,13 +11,14 @@ with _environment.quiet_if_asked():
 
     from tfnvp import bijectors, data, layers, masks, metrics, plotting, presets
     from tfnvp.export import export_saved_model
-    from tfnvp.models import FlowModel, ImageRealNVP
+    from tfnvp.models import FlowModel, ImageRealNVP, VectorRealNVP
 
 __version__ = "0.1.0"
 
 __all__ = [
     "FlowModel",
     "ImageRealNVP",
+    "VectorRealNVP",
     "bijectors",
     "data",
     "export_saved_model",

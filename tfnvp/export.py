@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfnvp.checks import assert_all
-from tfnvp.models import ImageRealNVP
+from tfnvp.models import ImageRealNVP, VectorRealNVP
 
 
 def export_saved_model(model, directory):
@@ -25,11 +25,12 @@ def export_saved_model(model, directory):
     | `decode` | `latents` float32 [B,H,W,C] | `images` uint8 [B,H,W,C] |
     | `sample` | `seed` int64 [B], `temperature` float32 [B] | `images` uint8 [B,H,W,C] |
 
-    uint8 images carry 0..levels-1; PNG and JPEG files carry 0..255. A sample depends on its own
-    seed alone, a score on its own image.
+    uint8 images carry 0..levels-1; PNG and JPEG files carry 0..255. A vector model has the same
+    signatures but `score_encoded`, with `vectors` float32 [B,D] for `images` and `latents` [B,D]. A
+    sample depends on its own seed alone, a score on its own image or vector.
 
     Args:
-        model: an `ImageRealNVP`.
+        model: an `ImageRealNVP` or a `VectorRealNVP`.
         directory: of the served model; the versions 1, 2, ... are directories in it. The new one
             follows the largest, and appears whole: it is written beside and renamed.
 
@@ -37,11 +38,17 @@ def export_saved_model(model, directory):
         The new version's directory, a `pathlib.Path`.
 
     Raises:
-        TypeError: if the model is not an `ImageRealNVP`.
+        TypeError: if the model is neither.
         OSError: if the directory cannot be written; nothing half-written stays.
     """
-    if not isinstance(model, ImageRealNVP):
-        raise TypeError(f"model must be a tfnvp.ImageRealNVP, got {type(model).__name__}")
+    if isinstance(model, ImageRealNVP):
+        signatures = _ImageSignatures(model)
+    elif isinstance(model, VectorRealNVP):
+        signatures = _VectorSignatures(model)
+    else:
+        raise TypeError(
+            f"model must be a tfnvp.VectorRealNVP or tfnvp.ImageRealNVP, got {type(model).__name__}"
+        )
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # The variables are all that is kept of the model: the functions see no Keras object.
@@ -50,7 +57,7 @@ def export_saved_model(model, directory):
     written = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
     try:
         # Beside rather than in place, so that a server watching the directory sees no half model.
-        tf.saved_model.save(module, str(written), signatures=_Signatures(model).concrete())
+        tf.saved_model.save(module, str(written), signatures=signatures.concrete())
         version = 1 + max((int(p.name) for p in directory.iterdir() if p.name.isdigit()), default=0)
         written.chmod(0o755)
         target = directory / str(version)
@@ -62,39 +69,72 @@ def export_saved_model(model, directory):
 
 
 class _Signatures:
-    """The functions that a model is served by."""
+    """The functions that a model is served by: what images and vectors have in common."""
+
+    data = None  # name of the data, in and out
+    data_dtype = None
 
     def __init__(self, model):
         self._model = model
+        self._shape = model.distribution.event_shape.as_list()
 
     def concrete(self):
         """The concrete functions by signature name."""
-        shape = [None, *self._model.image_shape]
-        images = tf.TensorSpec(shape, tf.uint8, name="images")
-        latents = tf.TensorSpec(shape, tf.float32, name="latents")
+        data = tf.TensorSpec([None, *self._shape], self.data_dtype, name=self.data)
+        latents = tf.TensorSpec([None, *self._shape], tf.float32, name="latents")
         seed = tf.TensorSpec([None], tf.int64, name="seed")
         temperature = tf.TensorSpec([None], tf.float32, name="temperature")
-        image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
-        log_prob = tf.function(self.log_prob).get_concrete_function(images)
-        signatures = {
+        log_prob = tf.function(self.log_prob).get_concrete_function(data)
+        return {
             "serving_default": log_prob,
             "log_prob": log_prob,
-            "encode": tf.function(self.encode).get_concrete_function(images),
+            "encode": tf.function(self.encode).get_concrete_function(data),
             "decode": tf.function(self.decode).get_concrete_function(latents),
             "sample": tf.function(self.sample).get_concrete_function(seed, temperature),
         }
-        if self._model.image_shape[-1] in (1, 3, 4):
+
+    def log_prob(self, x):
+        log_prob = self._model(x, training=False)
+        bits = self._model.bits(log_prob)
+        return {"log_prob": _float32(log_prob), "bits_per_dim": _float32(bits)}
+
+    def encode(self, x):
+        return {"latents": _float32(self._model.inverse_in_full_precision(x))}
+
+    def decode(self, latents):
+        assert_all(tf.math.is_finite(latents), "latents must be finite, got NaN or infinity")
+        z = tf.cast(latents, self._model.distribution.dtype)
+        return {self.data: self._served(self._model.forward_in_full_precision(z))}
+
+    def sample(self, seed, temperature):
+        def latent(row_seed):
+            pair = tf.bitcast(row_seed, tf.int32)
+            return tf.random.stateless_normal(self._shape, pair, alg="philox")
+
+        z = tf.map_fn(latent, seed, fn_output_signature=tf.TensorSpec(self._shape, tf.float32))
+        z *= tf.reshape(temperature, [-1] + [1] * len(self._shape))
+        z = tf.cast(z, self._model.distribution.dtype)
+        return {self.data: self._served(self._model.distribution.bijector.forward(z))}
+
+    def _served(self, x):
+        """What the flow makes as what is served."""
+        raise NotImplementedError
+
+
+class _ImageSignatures(_Signatures):
+    data = "images"
+    data_dtype = tf.uint8
+
+    def concrete(self):
+        signatures = super().concrete()
+        if self._shape[-1] in (1, 3, 4):
+            image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
             score = tf.function(self.score_encoded).get_concrete_function(image_bytes)
             signatures["score_encoded"] = score
         return signatures
 
-    def log_prob(self, images):
-        log_prob = self._model(images, training=False)
-        bits = self._model.bits(log_prob)
-        return {"log_prob": _float32(log_prob), "bits_per_dim": _float32(bits)}
-
     def score_encoded(self, image_bytes):
-        height, width, channels = self._model.image_shape
+        height, width, channels = self._shape
 
         def decode(encoded):
             image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
@@ -113,28 +153,17 @@ class _Signatures:
         levels = tf.cast(images, tf.int32) * self._model.levels // 256
         return self.log_prob(tf.cast(levels, tf.uint8))
 
-    def encode(self, images):
-        return {"latents": _float32(self._model.inverse_in_full_precision(images))}
-
-    def decode(self, latents):
-        assert_all(tf.math.is_finite(latents), "latents must be finite, got NaN or infinity")
-        z = tf.cast(latents, self._model.distribution.dtype)
-        return {"images": self._to_levels(self._model.forward_in_full_precision(z))}
-
-    def sample(self, seed, temperature):
-        shape = self._model.image_shape
-
-        def latent(row_seed):
-            pair = tf.bitcast(row_seed, tf.int32)
-            return tf.random.stateless_normal(shape, pair, alg="philox")
-
-        z = tf.map_fn(latent, seed, fn_output_signature=tf.TensorSpec(shape, tf.float32))
-        z = tf.cast(z * temperature[:, None, None, None], self._model.distribution.dtype)
-        return {"images": self._to_levels(self._model.distribution.bijector.forward(z))}
-
-    def _to_levels(self, x):
+    def _served(self, x):
         levels = tf.floor(x * self._model.levels)
         return tf.cast(tf.clip_by_value(levels, 0, self._model.levels - 1), tf.uint8)
+
+
+class _VectorSignatures(_Signatures):
+    data = "vectors"
+    data_dtype = tf.float32
+
+    def _served(self, x):
+        return _float32(x)
 
 
 def _float32(x):

@@ -16,9 +16,10 @@ from tfnvp.bijectors import (
     FlowBijector,
     ImageLogit,
     Squeeze,
+    Standardization,
 )
 from tfnvp.bijectors.flow_bijector import keras_layers
-from tfnvp.layers import DenseNetwork, ResidualNetwork, RunningMoments
+from tfnvp.layers import DenseNetwork, ResidualNetwork, RunningMoments, Standardizer
 from tfnvp.masks import ChannelHalves, Checkerboard
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -71,6 +72,7 @@ CASES = {
     "normalization vector": (lambda d: _normalization(ChannelHalves(0, event_ndims=1), d), (5,)),
     "factor out": (_factored, (4, 2, 1)),
     "image logit": (lambda d: ImageLogit(), (2, 3, 1)),
+    "standardization": (lambda d: Standardization(Standardizer(dtype=d)), (5,)),
 }
 # A whole model takes seconds to trace and to compile: one size in each dtype.
 MODELS = {

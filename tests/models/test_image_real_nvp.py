@@ -151,6 +151,20 @@ def test_encode_and_decode_meet_again_under_a_mixed_policy(tiny_model):
     assert computing == {"bfloat16"}
 
 
+@pytest.mark.parametrize("bad", [_floats()[:, :2], np.full((4, 4, 4, 2), np.nan, "float32")])
+def test_a_refused_fit_leaves_a_model_that_trains(bad, refuses):
+    model = tfnvp.ImageRealNVP((4, 4, 2), 1, filters=4, residual_blocks=1)
+    model.compile(optimizer="adam")
+    before = [v.numpy() for v in model.trainable_variables]
+    refuses(model.fit, bad, verbose=0, match="must have")
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    model.fit(_floats(), verbose=0)
+    assert any(
+        (v.numpy() != b).any() for v, b in zip(model.trainable_variables, before, strict=True)
+    )
+
+
 def test_no_rows_are_no_rows(model):
     assert model.log_prob(_images(0)).shape == (0,)
     assert model.encode(_floats(0)).shape == model.decode(_floats(0)).shape == (0, 4, 4, 2)

@@ -6,6 +6,7 @@ from tfnvp.bijectors.factor_out import FactorOut
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.bijectors.image_logit import ImageLogit
 from tfnvp.bijectors.squeeze import Squeeze
+from tfnvp.bijectors.standardization import Standardization
 
 __all__ = [
     "AffineCoupling",
@@ -14,4 +15,5 @@ __all__ = [
     "FlowBijector",
     "ImageLogit",
     "Squeeze",
+    "Standardization",
 ]

@@ -6,6 +6,7 @@ from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
 from tfnvp.layers.residual_network import ResidualNetwork
 from tfnvp.layers.running_moments import RunningMoments
 from tfnvp.layers.scaled_tanh import ScaledTanh
+from tfnvp.layers.standardizer import Standardizer
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "ResidualNetwork",
     "RunningMoments",
     "ScaledTanh",
+    "Standardizer",
     "WeightNormConv2D",
 ]

@@ -2,5 +2,6 @@
 
 from tfnvp.models.flow_model import FlowModel
 from tfnvp.models.image_real_nvp import ImageRealNVP
+from tfnvp.models.vector_real_nvp import VectorRealNVP
 
-__all__ = ["FlowModel", "ImageRealNVP"]
+__all__ = ["FlowModel", "ImageRealNVP", "VectorRealNVP"]

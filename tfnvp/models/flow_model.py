@@ -210,6 +210,15 @@ class FlowModel(keras.Model):
         """`loss` and `bits_per_dim`."""
         return [self._loss, self._bits_per_dim]
 
+    def make_train_function(self, force=False):
+        """As Keras has it, with the optimizer's variables made before the step is traced.
+
+        A first step that is refused while it is traced would leave them half made.
+        """
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def fit(self, *args, **kwargs):
         """As `keras.Model.fit`, on data without targets.
 

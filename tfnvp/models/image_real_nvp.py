@@ -180,13 +180,18 @@ class ImageRealNVP(FlowModel):
     def _in_range(self, x):
         if x.dtype == tf.uint8:
             top = self.levels - 1
-            if top < 255:
-                assert_all(x <= top, f"uint8 images must have values 0..{top}, got up to", _max(x))
+            if top == 255:
+                return x
+            message = f"uint8 images must have values 0..{top}, got up to"
+            checked = assert_all(x <= top, message, _max(x))
         else:
             message = "float images must have values in [0, 1] and no NaN, got values from, to"
             # Not `x < 0 or x > 1`, which NaN would pass.
-            assert_all((x >= 0) & (x <= 1), message, tf.reduce_min(x), tf.reduce_max(x))
-        return x
+            in_range = (x >= 0) & (x <= 1)
+            checked = assert_all(in_range, message, tf.reduce_min(x), tf.reduce_max(x))
+        # The data waits for its check, and with it the step that would put NaN into the weights.
+        with tf.control_dependencies([] if checked is None else [checked]):
+            return tf.identity(x)
 
     def distribution_for(self, image_shape=None):
         """The same weights as a distribution over images of another size.

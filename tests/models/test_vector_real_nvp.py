@@ -1,0 +1,315 @@
+"""The vector model: density, standardisation, round trip, training, saving, what it refuses."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import make_moons
+
+import tfnvp
+
+# Keras warns that a data set is not shuffled by `fit`.
+pytestmark = pytest.mark.filterwarnings("ignore:.*shuffle=True")
+SIZES = {"num_couplings": 4, "hidden_units": (8,)}
+
+
+def _data(rows=20, size=5):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(rows, size)) * np.arange(1, size + 1) + 3
+    return x.astype("float32")
+
+
+def _moons(rows=2000, seed=0):
+    return make_moons(rows, noise=0.1, random_state=seed)[0].astype("float32")
+
+
+@pytest.fixture(scope="module")
+def model(randomize):
+    """Of five dimensions, an odd number; its standardisation is random too."""
+    model = randomize(tfnvp.VectorRealNVP(5, **SIZES))
+    model.compile(optimizer=keras.optimizers.SGD(0.0))
+    model.fit(_data(), verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A model that has seen the moons for a short while, and its losses."""
+    keras.utils.set_random_seed(0)
+    model = tfnvp.VectorRealNVP(2, num_couplings=6, hidden_units=(32, 32))
+    model.adapt(_moons())
+    model.compile(optimizer=keras.optimizers.Adam(5e-3))
+    history = model.fit(_moons(), batch_size=100, epochs=15, verbose=0).history
+    return model, history
+
+
+# The density.
+
+
+def _integral(model, low, high, points=601):
+    x, y = (np.linspace(a, b, points) for a, b in zip(low, high, strict=True))
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype("float32")
+    return np.exp(model.log_prob(grid)).sum() * (x[1] - x[0]) * (y[1] - y[0])
+
+
+def test_density_integrates_to_one(randomize):
+    model = randomize(tfnvp.VectorRealNVP(2, **SIZES))
+    # Where the samples are, and beyond.
+    samples = model.sample(1000, seed=0).numpy()
+    low, high = samples.min(axis=0) - 4, samples.max(axis=0) + 4
+    assert abs(_integral(model, low, high) - 1) < 1e-2
+    # The weights are no identity's.
+    log_det = model.distribution.bijector.inverse_log_det_jacobian(samples, 1)
+    assert np.std(log_det) > 0.1
+
+
+def test_density_of_a_fitted_model_integrates_to_one(fitted):
+    model, _ = fitted
+    assert abs(_integral(model, (-3, -2.5), (4, 3)) - 1) < 1e-2
+
+
+def test_log_prob_is_that_of_the_distribution(model):
+    log_prob = model.log_prob(_data())
+    assert log_prob.shape == (20,) and log_prob.dtype == tf.float32
+    np.testing.assert_allclose(log_prob, model.distribution.log_prob(_data()), rtol=1e-5)
+    assert model.distribution.event_shape == (5,) and model.event_size == 5
+    z, log_det = model.encode(_data()), model.distribution.bijector.inverse_log_det_jacobian
+    normal = -0.5 * np.sum(np.square(z), axis=1) - 2.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(log_prob, normal + log_det(_data(), 1), rtol=1e-4)
+
+
+def test_bits_per_dim_has_no_levels(model):
+    expected = -model.log_prob(_data()) / (5 * np.log(2))
+    np.testing.assert_allclose(model.bits_per_dim(_data()), expected, rtol=1e-6)
+
+
+def test_log_prob_depends_on_the_row_alone(model):
+    whole = model.log_prob(_data())
+    np.testing.assert_allclose(model.log_prob(_data()[3:4])[0], whole[3], rtol=1e-5)
+    assert model.log_prob(_data()[:0]).shape == (0,)
+
+
+def test_starts_as_the_identity():
+    model = tfnvp.VectorRealNVP(3, **SIZES)
+    x = _data(size=3)
+    np.testing.assert_array_equal(model.encode(x), x)
+    normal = -0.5 * np.sum(np.square(x), axis=1) - 1.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(model.log_prob(x), normal, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_every_dimension_changes_and_depends_on_others(size, randomize):
+    model = randomize(tfnvp.VectorRealNVP(size, **SIZES))
+    x = tf.constant(_data(3, size))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        z = model.distribution.bijector.inverse(x)
+    jacobian = tape.batch_jacobian(z, x)
+    assert np.all(np.any(jacobian != 0, axis=0)), "four couplings reach everywhere"
+
+
+def test_variables_are_those_of_the_distribution(model, identities):
+    trainable = identities(model.trainable_variables)
+    assert sorted(trainable) == sorted(identities(model.distribution.trainable_variables))
+    assert len(set(trainable)) == len(trainable) == 4 * 5
+    own = set(identities(model.variables))
+    own -= {id(v.value) for metric in model.metrics for v in metric.variables}
+    assert own == set(identities(model.distribution.variables))
+
+
+def test_each_conditioner_is_in_the_graph_once(model, count_operations):
+    """A network of one hidden layer has two products; there are four couplings."""
+    x = tf.constant(_data())
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            log_prob = model.distribution.log_prob(x)
+        return tape.gradient(log_prob, model.distribution.trainable_variables)
+
+    assert count_operations(model.distribution.log_prob, x)["MatMul"] == 8
+    # Backwards, two for each; but none to the data.
+    assert count_operations(gradient, x)["MatMul"] <= 8 + 16
+    sampled = count_operations(lambda: model.distribution.experimental_sample_and_log_prob(2))
+    assert sampled["MatMul"] == 8
+
+
+# Round trips and precision.
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("mixed_bfloat16", 1e-4), ("float64", 1e-10)])
+def test_encode_and_decode_meet_again(dtype, tolerance, randomize, model):
+    single = model
+    model = randomize(tfnvp.VectorRealNVP(5, **SIZES, dtype=dtype))
+    x = _data().astype("float64")
+    z = model.encode(x)
+    assert z.dtype == model.sample(1).dtype == model.log_prob(x).dtype == model.variable_dtype
+    np.testing.assert_allclose(model.decode(z), x, rtol=tolerance, atol=tolerance)
+    # Of the same weights in float32.
+    np.testing.assert_allclose(single.decode(single.encode(x)), x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(model.encode(x), single.encode(x), rtol=1e-4, atol=1e-4)
+    rtol = 0.1 if dtype == "mixed_bfloat16" else 1e-5
+    np.testing.assert_allclose(model.log_prob(x), single.log_prob(x), rtol=rtol)
+
+
+def test_samples(model):
+    samples = model.sample(6, seed=1)
+    assert samples.shape == (6, 5) and samples.dtype == tf.float32
+    np.testing.assert_array_equal(model.sample(6, seed=1), samples)
+    np.testing.assert_allclose(model.sample(2, seed=1), samples[:2], rtol=1e-4, atol=1e-5)
+    assert np.all(model.sample(6, seed=2) != samples)
+    mean = model.decode(np.zeros((1, 5)))
+    np.testing.assert_allclose(model.sample(1, temperature=0.0), mean, rtol=1e-4, atol=1e-5)
+    assert model.sample(0).shape == (0, 5)
+
+
+# Standardisation.
+
+
+def _batched(x, *labels):
+    return tf.data.Dataset.from_tensor_slices((x, *labels) if labels else x).batch(7)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [_data, lambda: _batched(_data()), lambda: _batched(_data(), np.arange(20))],
+    ids=["array", "dataset", "labelled dataset"],
+)
+def test_adapt_takes_the_mean_and_the_standard_deviation(data):
+    model, x = tfnvp.VectorRealNVP(5, **SIZES), _data()
+    before = model.log_prob(x)
+    model.adapt(data())
+    mean, std = x.mean(axis=0, dtype="float64"), x.std(axis=0, dtype="float64")
+    np.testing.assert_allclose(model.standardizer.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(model.standardizer.scale, std, rtol=1e-6)
+    # The couplings are the identity still, and what had been compiled follows.
+    z = (x - mean) / std
+    np.testing.assert_allclose(model.encode(x), z, rtol=1e-4, atol=1e-5)
+    normal = -0.5 * np.sum(np.square(z), axis=1) - 2.5 * np.log(2 * np.pi)
+    np.testing.assert_allclose(model.log_prob(x), normal - np.log(std).sum(), rtol=1e-5)
+    assert np.all(model.log_prob(x) != before)
+    # In float64 to the last bits.
+    double = tfnvp.VectorRealNVP(5, **SIZES, dtype="float64")
+    double.adapt(data())
+    np.testing.assert_allclose(double.standardizer.scale, std, rtol=1e-13)
+
+
+BAD_TO_ADAPT = {
+    "shape": (_data(size=4), r"shape \[batch, 5\], got \(20, 4\)"),
+    "dtype": (np.zeros((4, 5), "int32"), "float dtype, got dtype int32"),
+    "constant": (_data() * [1, 1, 0, 1, 1], "single value in dimension 2"),
+    "nan": (np.where(_data() > 5, np.nan, _data()), "must be finite, got NaN or infinity"),
+    "no rows": (_data(0), "must have rows, got none"),
+    "endless": (_batched(_data()).repeat(), "must end, got a data set repeated without end"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TO_ADAPT)
+def test_data_that_cannot_be_adapted_to_is_refused(model, refuses, kind):
+    data, match = BAD_TO_ADAPT[kind]
+    before = np.array(model.standardizer.scale)
+    refuses(model.adapt, data, match=match)
+    np.testing.assert_array_equal(model.standardizer.scale, before)
+
+
+# Training.
+
+
+def test_training_lowers_the_loss(fitted):
+    model, history = fitted
+    assert set(history) == {"loss", "bits_per_dim"}
+    # The moons' own entropy is near 0.69 bits/dim.
+    assert history["loss"][0] > 1.2 and history["loss"][-1] < 1.05
+    test = _moons(seed=1)
+    evaluated = model.evaluate(test, verbose=0, return_dict=True)["bits_per_dim"]
+    assert evaluated < 1.1
+    np.testing.assert_allclose(evaluated, np.mean(model.bits_per_dim(test)), rtol=1e-5)
+
+
+def test_training_leaves_the_standardisation(fitted):
+    x = _moons()
+    np.testing.assert_allclose(fitted[0].standardizer.mean, x.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(fitted[0].standardizer.scale, x.std(axis=0), rtol=1e-5)
+
+
+def test_a_gradient_reaches_every_weight(model):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(tf.constant(_data()), training=True))
+    for gradient in tape.gradient(loss, [v.value for v in model.trainable_variables]):
+        assert np.all(np.isfinite(gradient)) and np.any(gradient != 0)
+
+
+# Saving.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
+def test_saved_whole_it_scores_the_same_to_the_bit(tmp_path, randomize, dtype):
+    model = randomize(tfnvp.VectorRealNVP(5, **SIZES, dtype=dtype))
+    model.adapt(_data())
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert isinstance(again, tfnvp.VectorRealNVP)
+    assert again.get_config() == model.get_config()
+    np.testing.assert_array_equal(again.standardizer.mean, model.standardizer.mean)
+    np.testing.assert_array_equal(again.standardizer.scale, model.standardizer.scale)
+    np.testing.assert_array_equal(again.log_prob(_data()), model.log_prob(_data()))
+
+
+def test_a_fitted_model_goes_on_where_it_stopped(fitted, tmp_path):
+    model, _ = fitted
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert int(again.optimizer.iterations) == int(model.optimizer.iterations) == 300
+    np.testing.assert_array_equal(again.log_prob(_moons()), model.log_prob(_moons()))
+    np.testing.assert_array_equal(again.sample(5, seed=0), model.sample(5, seed=0))
+
+
+def test_saved_weights_are_the_same_to_the_bit(model, tmp_path):
+    model.save_weights(tmp_path / "m.weights.h5")
+    again = tfnvp.VectorRealNVP(5, **SIZES)
+    again.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(again.log_prob(_data()), model.log_prob(_data()))
+
+
+# What is refused.
+
+# By name where shapes are known before, or as TensorFlow finds it once it has traced other shapes.
+_SHAPE = r"shape \[(batch, 5\], got \(|\?,5\], got \[)"
+_FINITE = "vectors must be finite, got NaN or infinity"
+BAD_VECTORS = {
+    "rank": (np.zeros(5, "float32"), _SHAPE),
+    "size": (np.zeros((3, 4), "float32"), _SHAPE),
+    "dtype": (np.zeros((3, 5), "int64"), "float dtype, got dtype int64"),
+    "strings": (np.full((3, 5), "a"), "got dtype string"),
+    "nan": (np.where(_data() > 10, np.nan, _data()), _FINITE),
+    "infinity": (np.where(_data() > 10, -np.inf, _data()), _FINITE),
+    "overflow": (_data().astype("float64") * 1e300, _FINITE),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_VECTORS)
+def test_bad_vectors_are_refused_and_leave_the_weights(model, refuses, kind):
+    """In one line, in every way that vectors come in, also from within Keras' loops."""
+    x, match = BAD_VECTORS[kind]
+    for function in (model.log_prob, model.bits_per_dim, model.encode):
+        refuses(function, x, match=match)
+    before = [np.array(v) for v in model.trainable_variables]
+    batches = tf.data.Dataset.from_tensors(x)
+    for function in (model.fit, model.evaluate, model.predict):
+        refuses(function, batches, verbose=0, match=match)
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"event_size": 1}, "event_size must be 2 or more, .*got event_size=1"),
+        ({"event_size": 2.0}, r"event_size must be a positive integer, got event_size=2\.0"),
+        ({"num_couplings": 0}, "num_couplings must be a positive integer, got num_couplings=0"),
+        ({"hidden_units": ()}, r"hidden_units must be a list .*got hidden_units=\(\)"),
+        ({"hidden_units": 64}, "hidden_units must be a list .*got hidden_units=64"),
+        ({"hidden_units": (8, -1)}, "got each of hidden_units=-1"),
+    ],
+)
+def test_bad_arguments_are_named(refuses, arguments, match):
+    refuses(tfnvp.VectorRealNVP, **{"event_size": 2, **SIZES, **arguments}, match=match)

@@ -1,0 +1,78 @@
+"""Mean and scale of a data set, by which it is standardised."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class Standardizer(keras.layers.Layer):
+    """Mean and standard deviation of each dimension of the data: 0 and 1 until `adapt`.
+
+    `tfnvp.bijectors.Standardization` applies them. They are neither trained nor touched by
+    training. Not Keras' Normalization: it uses copies of its statistics, which compiled functions
+    keep as constants, and lets a constant dimension pass.
+
+    Args:
+        **kwargs: further arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: [..., D], not cast to the policy's compute dtype.
+
+    Returns:
+        mean [D] and scale [D], in the layer's variable dtype.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def build(self, x_shape):
+        options = {"trainable": False, "autocast": False}
+        self.mean = self.add_weight((x_shape[-1],), "zeros", name="mean", **options)
+        self.scale = self.add_weight((x_shape[-1],), "ones", name="scale", **options)
+
+    def call(self, x):
+        return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.scale)
+
+    def adapt(self, batches):
+        """Takes the mean and the standard deviation of the data, in place of any before.
+
+        Args:
+            batches: an iterable of arrays [B, D].
+
+        Raises:
+            ValueError: for no rows, NaN or infinity, or a dimension that does not vary, over which
+                there is no density; the statistics stay as they were.
+        """
+        rows, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+        for batch in batches:
+            # The values that the flow sees, summed up in float64.
+            with np.errstate(over="ignore"):
+                x = np.asarray(batch).astype(self.variable_dtype).astype("float64")
+            if not np.isfinite(x).all():
+                raise ValueError("data to adapt to must be finite, got NaN or infinity")
+            if not len(x):
+                continue
+            # Chan, Golub and LeVeque (1983): means far from zero do not drown the variance.
+            before, rows = rows, rows + len(x)
+            off = x.mean(axis=0) - mean
+            mean += off * len(x) / rows
+            squares += len(x) * x.var(axis=0) + off**2 * before * len(x) / rows
+            low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
+        if not rows:
+            raise ValueError("data to adapt to must have rows, got none")
+        if constant := np.flatnonzero(low == high).tolist():
+            raise ValueError(
+                "every dimension of the data must vary, or there is no density: leave out what is "
+                f"constant, got a single value in dimension {', '.join(map(str, constant))}"
+            )
+        if not self.built:
+            self.build(x.shape)
+            self.built = True
+        self.mean.assign(mean)
+        self.scale.assign(np.sqrt(squares / rows))
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("autocast", None)
+        return config
