@@ -216,6 +216,7 @@ class FlowModel(keras.Model):
         A first step that is refused while it is traced would leave them half made.
         """
         if not self.optimizer.built:
+            _ = self.distribution
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
