@@ -137,6 +137,7 @@ class FlowModel(keras.Model):
         self.built = True
 
     def get_build_config(self):
+        """What `build_from_config` is given when a saved model is loaded."""
         return {"event_shape": self.distribution.event_shape.as_list()}
 
     def build_from_config(self, config):

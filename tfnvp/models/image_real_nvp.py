@@ -172,6 +172,7 @@ class ImageRealNVP(FlowModel):
         return self.dequantization(self._in_range(x), training=training)
 
     def inverse_in_full_precision(self, x):
+        """`encode` as operations of the caller's graph, for `export`."""
         # The middle of each level stands for it.
         if x.dtype == tf.uint8:
             x = (tf.cast(self._in_range(x), self.variable_dtype) + 0.5) / self.levels
