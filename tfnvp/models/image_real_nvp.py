@@ -35,7 +35,7 @@ class ImageRealNVP(FlowModel):
         residual_blocks: residual blocks of each conditioner.
         levels: values that a pixel takes, 256 for ordinary images.
         alpha: how far the logit keeps from 0 and 1, see `ImageLogit`.
-        momentum: of the flow's batch normalizations' running statistics, see `RunningMoments`.
+        momentum: of the running statistics of all batch normalizations, see `RunningMoments`.
         scale_l2: L2 coefficient on weight-norm scales, in the loss (bits/dim).
         **kwargs: further arguments of `keras.Model`, such as `dtype`.
 
@@ -145,6 +145,7 @@ class ImageRealNVP(FlowModel):
                 filters,
                 self.residual_blocks,
                 checkerboard_parity=mask.parity if masked else None,
+                momentum=self.momentum,
                 scale_l2=self.scale_l2,
                 dtype=self.dtype_policy,
             )
