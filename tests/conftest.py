@@ -90,3 +90,68 @@ def refuses():
         assert not any(word in message for word in ("Traceback", "node", "{{", "Tensor("))
 
     return refuses
+
+
+@pytest.fixture(scope="session")
+def tfds_images():
+    """What the directory of `tfds_directory` holds: images by set and TFDS split, uint8."""
+    random = np.random.RandomState(0)
+
+    def images(*shape):
+        # Smooth, so that JPEG keeps them about as they are.
+        coarse = random.randint(0, 256, [shape[0], 4, 4, 3]).astype("float32")
+        return tf.cast(tf.image.resize(coarse, shape[1:]), tf.uint8).numpy()
+
+    lsun = {"train": images(50, 100, 150), "validation": images(5, 130, 110)}
+    return {
+        "cifar10": {"train": images(40, 32, 32), "test": images(5, 32, 32)},
+        "downsampled_imagenet/32x32": {
+            "train": images(50, 32, 32),
+            "validation": images(5, 32, 32),
+        },
+        "downsampled_imagenet/64x64": {
+            "train": images(50, 64, 64),
+            "validation": images(5, 64, 64),
+        },
+        "lsun/bedroom": lsun,
+        "lsun/tower": lsun,
+        "lsun/church_outdoor": lsun,
+        "celeb_a": {
+            "train": images(6, 218, 178),
+            "validation": images(5, 218, 178),
+            "test": images(4, 218, 178),
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def tfds_directory(tmp_path_factory, tfds_images):
+    """A TFDS data directory with a few images of each set of the paper, as TFDS writes it."""
+    import tensorflow_datasets as tfds
+
+    directory = tmp_path_factory.mktemp("tensorflow_datasets")
+    versions = {"cifar10": "3.0.2", "downsampled_imagenet": "2.0.0", "lsun": "3.1.0"}
+    for name, splits in tfds_images.items():
+        name, _, config = name.partition("/")
+        label = {"label": tfds.features.ClassLabel(num_classes=10)} if name == "cifar10" else {}
+        encoding = "jpeg" if name in ("lsun", "celeb_a") else "png"
+        tfds.dataset_builders.store_as_tfds_dataset(
+            name=name,
+            config=config or None,
+            version=versions.get(name, "2.1.0"),
+            data_dir=directory,
+            disable_shuffling=True,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format=encoding),
+                    **label,
+                }
+            ),
+            split_datasets={
+                split: tf.data.Dataset.from_tensor_slices(
+                    {"image": images, **{key: np.zeros(len(images), np.int64) for key in label}}
+                )
+                for split, images in splits.items()
+            },
+        )
+    return directory

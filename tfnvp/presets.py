@@ -1,8 +1,29 @@
-"""Named architectures: constructor arguments of `ImageRealNVP`."""
+"""Named architectures: constructor arguments of `ImageRealNVP`, and the weights that ship."""
+
+import json
+from pathlib import Path
 
 from tfnvp.checks import check_choice
 
+_WEIGHTS = Path(__file__).with_name("weights")
+
+# Paper section 4.1: 4 blocks and 32 filters at 32 x 32, 2 blocks and 32 filters at 64 x 64, scales
+# down to 4 x 4; CIFAR-10 has 8 blocks and 64 filters, and downscales once.
+_PAPER_32 = {"image_shape": (32, 32, 3), "num_scales": 4, "filters": 32, "residual_blocks": 4}
+_PAPER_64 = {"image_shape": (64, 64, 3), "num_scales": 5, "filters": 32, "residual_blocks": 2}
+_PAPER_CIFAR10 = {"image_shape": (32, 32, 3), "num_scales": 2, "filters": 64, "residual_blocks": 8}
+# The paper's CIFAR-10 model at a size for a laptop.
+_SMALL = _PAPER_CIFAR10 | {"filters": 32, "residual_blocks": 2}
+
 _PRESETS = {
+    "cifar10": _PAPER_CIFAR10,
+    "imagenet32": _PAPER_32,
+    "imagenet64": _PAPER_64,
+    "lsun_bedroom": _PAPER_64,
+    "lsun_tower": _PAPER_64,
+    "lsun_church_outdoor": _PAPER_64,
+    "celeb_a": _PAPER_64,
+    "cifar10_small": _SMALL,
     # Chosen on the digits' validation images.
     "digits": {
         "image_shape": (8, 8, 1),
@@ -11,19 +32,7 @@ _PRESETS = {
         "residual_blocks": 1,
         "levels": 17,
     },
-    "photos": {
-        "image_shape": (32, 32, 3),
-        "num_scales": 2,
-        "filters": 16,
-        "residual_blocks": 1,
-    },
-    # The paper's CIFAR-10 model (2 scales, 64 filters, 8 blocks) at a size for a laptop.
-    "cifar10_small": {
-        "image_shape": (32, 32, 3),
-        "num_scales": 2,
-        "filters": 32,
-        "residual_blocks": 2,
-    },
+    "photos": _SMALL | {"filters": 16, "residual_blocks": 1},
 }
 
 
@@ -40,3 +49,35 @@ def get(name):
     """
     check_choice("preset", name, names())
     return dict(_PRESETS[name])
+
+
+def trained():
+    """The names of the presets whose weights ship with tfnvp, sorted."""
+    return sorted(path.name.removesuffix(".json") for path in _WEIGHTS.glob("*.json"))
+
+
+def weights_path(name):
+    """The weights that ship for a preset, a `pathlib.Path`.
+
+    Raises:
+        ValueError: for an unknown name, or one without weights; it lists the others.
+    """
+    check_choice("preset", name, names())
+    if name not in trained():
+        raise ValueError(
+            f"the preset {name!r} comes without weights, train it; those with weights: "
+            f"{', '.join(trained())}"
+        )
+    return _WEIGHTS / f"{name}.weights.h5"
+
+
+def card(name):
+    """What is known of a preset's weights: data, bits/dim and the command that trained them.
+
+    Returns:
+        A dictionary, as `python -m train` leaves it in a run directory's `card.json`.
+
+    Raises:
+        ValueError: as `weights_path`.
+    """
+    return json.loads(weights_path(name).with_name(f"{name}.json").read_text())

@@ -31,7 +31,10 @@ def main(
     ] = False,
     mixed_precision: Annotated[
         bool | None,
-        typer.Option("--mixed-precision/--no-mixed-precision", help="conditioners in bfloat16"),
+        typer.Option(
+            "--mixed-precision/--no-mixed-precision",
+            help="conditioners in bfloat16 [default: by the recipe, where the hardware has it]",
+        ),
     ] = None,
     limit_steps: Annotated[
         int | None, typer.Option(min=1, help="optimizer steps in all, batches of each evaluation")
@@ -54,6 +57,7 @@ def main(
     """
     try:
         import tfnvp  # noqa: F401  (before all that imports TensorFlow: it keeps it quiet)
+        from train import hardware
         from train import recipe as recipes
         from train.run import Settings, train
 
@@ -70,13 +74,15 @@ def main(
             run_dir = _newest(recipe) if resume else Path("runs", recipe, _timestamp())
         if export_to is None and not no_export:
             export_to = Path("saved_models", recipe)
+        if mixed_precision is None:
+            mixed_precision = chosen.mixed_precision and hardware.has_bfloat16()
         settings = Settings(
             recipe_name=recipe,
             run_dir=run_dir,
             epochs=epochs or chosen.epochs,
             batch_size=batch_size or chosen.batch_size,
             learning_rate=learning_rate or chosen.learning_rate,
-            mixed_precision=chosen.mixed_precision if mixed_precision is None else mixed_precision,
+            mixed_precision=mixed_precision,
             seed=seed,
             resume=resume,
             limit_steps=limit_steps,

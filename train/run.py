@@ -15,6 +15,7 @@ import tensorflow as tf
 import tfnvp
 from tfnvp import plotting
 from train.callbacks import BestModel, Samples, StopAfter
+from train.optimizer import make_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,8 @@ def train(recipe, settings):
             shutil.rmtree(settings.run_dir, ignore_errors=True)
         raise
     figures |= {"seconds": time.time() - started, "images_seen": images_seen}
-    _print_table(figures, settings, exported)
+    _write_card(figures, recipe, settings, model)
+    _print_table(figures, recipe, settings, exported)
     return figures
 
 
@@ -113,19 +115,9 @@ def _optimizer(recipe, settings, steps_per_epoch):
     steps = settings.epochs * steps_per_epoch
     if settings.limit_steps is not None:
         steps = min(steps, settings.limit_steps)
-    warmup = min(recipe.warmup_steps, steps // 3)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else settings.learning_rate,
-        decay_steps=max(1, steps - warmup),
-        warmup_target=settings.learning_rate if warmup else None,
-        warmup_steps=warmup,
+    return make_optimizer(
+        steps, settings.learning_rate, recipe.warmup_steps, recipe.decay, recipe.weight_decay
     )
-    # The clipping is the paper's (section 4.1, from the authors' code).
-    if recipe.weight_decay:
-        return keras.optimizers.AdamW(
-            schedule, weight_decay=recipe.weight_decay, global_clipnorm=100.0
-        )
-    return keras.optimizers.Adam(schedule, global_clipnorm=100.0)
 
 
 def _callbacks(settings, best):
@@ -184,21 +176,47 @@ def _images_seen(model, recipe, settings):
 
 def _write_config(recipe, settings, model):
     config = {
-        "command": shlex.join(["python", "-m", "train", *sys.argv[1:]]),
         "recipe": dataclasses.asdict(recipe) | {"load": str(recipe.load)},
         "settings": dataclasses.asdict(settings),
         "model": model.get_config(),
+    }
+    _write_json(settings.run_dir / "config.json", _circumstances() | config)
+
+
+def _write_card(figures, recipe, settings, model):
+    """What there is to know of the trained model, for those who get its weights."""
+    card = {
+        "recipe": settings.recipe_name,
+        "preset": recipe.preset,
+        "data": recipe.description,
+        "parameters": model.count_params(),
+        "bits_per_dim": {split: round(figures[split], 4) for split in tfnvp.data.SPLITS},
+        "dequantization": "uniform",
+        "images_seen": figures["images_seen"],
+        "epochs": settings.epochs,
+        "seed": settings.seed,
+        "mixed_precision": settings.mixed_precision,
+        "seconds": round(figures["seconds"]),
+    }
+    _write_json(settings.run_dir / "card.json", _circumstances() | card)
+
+
+def _circumstances():
+    return {
+        "command": shlex.join(["python", "-m", "train", *sys.argv[1:]]),
         "versions": {
             "tfnvp": tfnvp.__version__,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         },
     }
-    path = settings.run_dir / "config.json"
-    path.write_text(json.dumps(config, indent=2, default=str) + "\n")
 
 
-def _print_table(figures, settings, exported):
+def _write_json(path, content):
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def _print_table(figures, recipe, settings, exported):
     rows = [
         ("train bits/dim", f"{figures['train']:.3f}"),
         ("validation bits/dim", f"{figures['validation']:.3f}"),
@@ -208,6 +226,8 @@ def _print_table(figures, settings, exported):
         ("run directory", settings.run_dir),
         ("SavedModel", exported or "not exported"),
     ]
+    if recipe.paper_bits_per_dim:
+        rows.insert(3, ("the paper's test", f"{recipe.paper_bits_per_dim:.2f}"))
     print()
     for name, value in rows:
         print(f"{name:<20} {value}")

@@ -1,10 +1,12 @@
 import dataclasses
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import tfnvp.data
 from tfnvp.data import tfds_sets
@@ -21,32 +23,16 @@ def _images(*args, **kwargs):
 
 
 @pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """A TFDS directory with a cifar10 of 40 and 5 images; returns those."""
-    import tensorflow_datasets as tfds
+def sets(tfds_directory, tfds_images, monkeypatch):
+    """A directory with all sets in use; returns the images that it holds."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
+    return tfds_images
 
-    images = np.random.RandomState(0).randint(0, 256, [45, 32, 32, 3]).astype(np.uint8)
-    parts = {"train": images[:40], "test": images[40:]}
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="cifar10",
-        version="3.0.2",
-        data_dir=tmp_path,
-        disable_shuffling=True,
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(32, 32, 3)),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
-        ),
-        split_datasets={
-            name: tf.data.Dataset.from_tensor_slices(
-                {"image": part, "label": np.zeros(len(part), np.int64)}
-            )
-            for name, part in parts.items()
-        },
-    )
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    return parts
+
+@pytest.fixture
+def tiny(sets):
+    """The same; the images of its cifar10."""
+    return sets["cifar10"]
 
 
 def test_splits(tiny):
@@ -65,14 +51,14 @@ def test_batches(tiny):
 def test_decoded_once(tiny, monkeypatch):
     calls = []
 
-    def crop(image):
+    def prepare(image):
         tf.py_function(lambda: calls.append(1), [], [])
-        return image[:16, 8:24]
+        return tf.ensure_shape(image[:16, 8:24], (16, 16, 3))
 
     row = dataclasses.replace(
         tfds_sets.SETS["cifar10"],
         info=tfnvp.data.DatasetInfo((16, 16, 3), 256, "a test"),
-        crop=crop,
+        prepare=prepare,
     )
     monkeypatch.setitem(tfnvp.data._SETS, "cropped", row)
     dataset = tfnvp.data.load("cropped", "test")
@@ -103,8 +89,10 @@ def test_default_directory(monkeypatch, tmp_path):
         tfnvp.data.load("cifar10")
 
 
-def test_torn_or_incomplete(tiny, tmp_path):
+def test_torn_or_incomplete(sets, tfds_directory, tmp_path, monkeypatch):
     directory = tmp_path / "cifar10" / "3.0.2"
+    shutil.copytree(tfds_directory / "cifar10" / "3.0.2", directory)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     (shard,) = directory.glob("cifar10-test*")
     shard.unlink()
     with pytest.raises(tfnvp.data.DatasetNotFoundError, match=f"incomplete.*{shard.name}"):
@@ -114,10 +102,106 @@ def test_torn_or_incomplete(tiny, tmp_path):
         tfnvp.data.load("cifar10")
 
 
+@pytest.mark.parametrize("size", [32, 64])
+def test_downsampled_imagenet(sets, size):
+    """Test is TFDS' validation split, and the last 2% of its training split validate."""
+    stored = sets[f"downsampled_imagenet/{size}x{size}"]
+    name = f"imagenet{size}"
+    np.testing.assert_array_equal(_images(name, shuffle=False), stored["train"][:49])
+    np.testing.assert_array_equal(_images(name, "validation"), stored["train"][49:])
+    np.testing.assert_array_equal(_images(name, "test"), stored["validation"])
+
+
+def _area_mean(image, height, width):
+    """Means over areas, by Pillow, which is neither TensorFlow nor this project."""
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(resized).astype(int)
+
+
+@pytest.mark.parametrize("category", ["bedroom", "tower", "church_outdoor"])
+def test_lsun_is_resized_and_cut_from_the_middle(sets, category):
+    images = _images(f"lsun_{category}", "test")
+    assert images.shape == (5, 64, 64, 3) and images.dtype == np.uint8
+    # 130 x 110 becomes 113 x 96.
+    for image, stored in zip(images, sets[f"lsun/{category}"]["validation"], strict=True):
+        expected = _area_mean(stored, 113, 96)[24:88, 16:80]
+        assert np.abs(image - expected).mean() < 4
+
+
+def test_lsun_is_cut_at_random_in_training(sets):
+    dataset = tfnvp.data.load("lsun_bedroom", batch_size=49, seed=3)
+    (first,), (second,) = (list(dataset.as_numpy_iterator()) for _ in range(2))
+    assert first.shape == (49, 64, 64, 3)
+    (again,) = tfnvp.data.load("lsun_bedroom", batch_size=49, seed=3).as_numpy_iterator()
+    np.testing.assert_array_equal(first, again)
+    # An image is found again, in another epoch, at another place.
+    smaller = np.stack([_area_mean(image, 96, 144) for image in sets["lsun/bedroom"]["train"]])
+
+    def place(crop):
+        rows, columns = range(0, 33, 4), range(0, 81, 4)
+        found = [
+            # Every eighth pixel is enough to tell.
+            np.abs(smaller[:, row : row + 64 : 8, column : column + 64 : 8] - crop[::8, ::8]).mean(
+                (1, 2, 3)
+            )
+            for row in rows
+            for column in columns
+        ]
+        spot, image = np.unravel_index(np.argmin(found), np.shape(found))
+        return image, divmod(int(spot), len(columns))
+
+    places = [dict(place(crop) for crop in epoch[:20]) for epoch in (first, second)]
+    both = set(places[0]) & set(places[1])
+    assert sum(places[0][image] != places[1][image] for image in both) > len(both) / 2
+    rows, columns = zip(*places[0].values(), strict=True)
+    assert len(set(rows)) > 3 and len(set(columns)) > 6
+
+
+def test_celeb_a_is_the_middle_of_the_face(sets):
+    images = _images("celeb_a", "validation")
+    assert images.shape == (5, 64, 64, 3)
+    for image, stored in zip(images, sets["celeb_a"]["validation"], strict=True):
+        expected = _area_mean(stored[35:183, 15:163], 64, 64)
+        assert np.abs(image - expected).mean() < 3
+    counts = [len(tfnvp.data.load("celeb_a", split)) for split in tfnvp.data.SPLITS]
+    assert counts == [6, 5, 4]
+
+
+def test_what_does_not_fit_into_memory_is_decoded_anew(sets, monkeypatch):
+    monkeypatch.setattr(tfnvp.data.pipeline, "_CACHE_BYTES", 5 * 32 * 32 * 3 - 1)
+    monkeypatch.setattr(tfnvp.data.pipeline, "_SHUFFLE_BYTES", 3 * 32 * 32 * 3)
+    assert "CacheDataset" not in _kinds(tfnvp.data.load("cifar10", "test"))
+    images = _images("cifar10")
+    assert not np.array_equal(images, sets["cifar10"]["train"][:38])
+    ordered = sets["cifar10"]["train"][:38]
+    # Of a buffer of three, an image comes at most two places early.
+    order = [int(np.abs(ordered - image.astype(int)).sum((1, 2, 3)).argmin()) for image in images]
+    assert sorted(order) == list(range(38))
+    assert max(number - place for place, number in enumerate(order)) == 2
+    monkeypatch.setattr(tfnvp.data.pipeline, "_CACHE_BYTES", 5 * 32 * 32 * 3)
+    assert "CacheDataset" in _kinds(tfnvp.data.load("cifar10", "test"))
+
+
+def _kinds(dataset):
+    """The kinds of the pipeline's stages."""
+    below = [kind for source in dataset._inputs() for kind in _kinds(source)]
+    return [type(dataset).__name__, *below]
+
+
 @needs_cifar10
 def test_the_real_pictures():
     train, validation = _images("cifar10", shuffle=False), _images("cifar10", "validation")
     assert abs(len(validation) / (len(train) + len(validation)) - 0.05) < 0.001
     test = _images("cifar10", "test")
     assert test.dtype == np.uint8 and test.shape[1:] == tfnvp.data.info("cifar10").image_shape
+    assert test.max() == 255 and 100 < test.mean() < 140
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_real_photographs(size):
+    path = os.path.join(_DATA_DIR, f"downsampled_imagenet/{size}x{size}/2.0.0/dataset_info.json")
+    if not os.path.exists(path):
+        pytest.skip("TFDS_DATA_DIR does not name a directory that holds downsampled_imagenet")
+    test = _images(f"imagenet{size}", "test")
+    assert test.dtype == np.uint8 and test.shape[1:] == (size, size, 3)
     assert test.max() == 255 and 100 < test.mean() < 140

@@ -2,18 +2,24 @@
 
 from tfnvp.bijectors.affine_coupling import AffineCoupling
 from tfnvp.bijectors.batch_normalization import BatchNormalization
+from tfnvp.bijectors.coupling import Coupling
 from tfnvp.bijectors.factor_out import FactorOut
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.bijectors.image_logit import ImageLogit
+from tfnvp.bijectors.invertible_conv import InvertibleConv1x1
+from tfnvp.bijectors.mixture_coupling import MixtureCoupling
 from tfnvp.bijectors.squeeze import Squeeze
 from tfnvp.bijectors.standardization import Standardization
 
 __all__ = [
     "AffineCoupling",
     "BatchNormalization",
+    "Coupling",
     "FactorOut",
     "FlowBijector",
     "ImageLogit",
+    "InvertibleConv1x1",
+    "MixtureCoupling",
     "Squeeze",
     "Standardization",
 ]

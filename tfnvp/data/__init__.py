@@ -11,16 +11,29 @@ from tfnvp.data.folder import load_folder
 from tfnvp.data.pipeline import SPLITS, DatasetInfo
 from tfnvp.data.tfds_sets import DatasetNotFoundError
 
-__all__ = ["SPLITS", "DatasetInfo", "DatasetNotFoundError", "info", "load", "load_folder"]
+__all__ = [
+    "SPLITS",
+    "DatasetInfo",
+    "DatasetNotFoundError",
+    "info",
+    "load",
+    "load_folder",
+    "names",
+]
 
 _SETS = {**embedded.SETS, **tfds_sets.SETS}
+
+
+def names() -> list[str]:
+    """The names of the sets, sorted."""
+    return sorted(_SETS)
 
 
 def info(name: str) -> DatasetInfo:
     """What is known of a set before it is read: image shape, levels and source.
 
     Args:
-        name: `"digits"`, `"photos"` or `"cifar10"`.
+        name: a set of the table at `load`.
 
     Returns:
         A `DatasetInfo`.
@@ -49,15 +62,25 @@ def load(
 ) -> tf.data.Dataset:
     """A named set as a pipeline of uint8 images.
 
-    | name | image shape | levels | train | validation | test | source |
+    | name | image shape | levels | train | validation | test | source (TFDS, scikit-learn) |
     |---|---|---|---|---|---|---|
     | `digits` | 8, 8, 1 | 17 | 1,297 | 200 | 300 | `sklearn.datasets.load_digits` |
     | `photos` | 32, 32, 3 | 256 | 5,000 | 78 | 78 | `sklearn.datasets.load_sample_images` |
-    | `cifar10` | 32, 32, 3 | 256 | 95% | the last 5% | all | TFDS `cifar10` 3.0.2 |
+    | `cifar10` | 32, 32, 3 | 256 | 95% | the last 5% | all | `cifar10` |
+    | `imagenet32` | 32, 32, 3 | 256 | 98% | the last 2% | all | `downsampled_imagenet/32x32` |
+    | `imagenet64` | 64, 64, 3 | 256 | 98% | the last 2% | all | `downsampled_imagenet/64x64` |
+    | `lsun_bedroom` | 64, 64, 3 | 256 | 98% | the last 2% | all | `lsun/bedroom` |
+    | `lsun_tower` | 64, 64, 3 | 256 | 98% | the last 2% | all | `lsun/tower` |
+    | `lsun_church_outdoor` | 64, 64, 3 | 256 | 98% | the last 2% | all | `lsun/church_outdoor` |
+    | `celeb_a` | 64, 64, 3 | 256 | all | all | all | `celeb_a` |
 
-    `cifar10` is read from the TFDS data directory, the environment variable `TFDS_DATA_DIR` or
-    else `~/tensorflow_datasets`, and never downloaded; its validation split is the last 5% of
-    the TFDS training split, and test is the TFDS test split.
+    Where the table has percents, they are of the TFDS training split, and test is the TFDS
+    validation split of a set that has no test split. Sets of TFDS are read from its data directory,
+    the environment variable `TFDS_DATA_DIR` or else `~/tensorflow_datasets`, and never downloaded;
+    `info(name).source` has the version. They are decoded once and kept in memory up to 2 GiB;
+    larger ones are decoded anew in each epoch. CelebA is cut to the central 148 x 148 pixels and
+    resized to 64 x 64. LSUN is resized to a smaller side of 96 and cut to 64 x 64, at random where
+    it is shuffled and from the middle otherwise. Source: Real NVP (arXiv 1605.08803), section 4.1.
 
     Args:
         name: a set of the table.
@@ -87,4 +110,12 @@ def load(
     check_choice("split", split, SPLITS)
     check_positive_int("batch_size", batch_size, optional=True)
     images = _SETS[name].read(split)
-    return pipeline.feed(images, split, batch_size, shuffle=shuffle, seed=seed, flip=flip)
+    return pipeline.feed(
+        images,
+        split,
+        batch_size,
+        image_shape=_SETS[name].info.image_shape,
+        shuffle=shuffle,
+        seed=seed,
+        flip=flip,
+    )

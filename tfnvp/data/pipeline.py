@@ -1,10 +1,17 @@
 """What all sets share: the way from single images to batches."""
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
 SPLITS = ("train", "validation", "test")
+
+# A set that is larger is decoded anew in each epoch; CelebA's training split is 2.0 GB.
+_CACHE_BYTES = 2 * 2**30
+# Images that wait to be shuffled: all of CIFAR-10 or CelebA; of larger sets a part, which comes
+# from all over the set, since TFDS shuffled it when it wrote it.
+_SHUFFLE_BYTES = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,26 +33,39 @@ class DatasetInfo:
     source: str
 
 
+def cached(images: tf.data.Dataset) -> tf.data.Dataset:
+    """Keeps the images in memory if all of them fit into 2 GiB."""
+    fits = int(images.cardinality()) * _image_bytes(images) <= _CACHE_BYTES
+    return images.cache() if fits else images
+
+
 def feed(
     images: tf.data.Dataset,
     split: str,
     batch_size: int | None,
     *,
+    image_shape: tuple[int, int, int] | None = None,
     shuffle: bool | None,
     seed: int,
     flip: bool,
 ) -> tf.data.Dataset:
-    """Shuffles, batches, flips and prefetches; the arguments are those of `tfnvp.data.load`.
+    """Shuffles, crops, batches, flips and prefetches; arguments are those of `tfnvp.data.load`.
 
     Args:
-        images: uint8 [H, W, C], of known cardinality.
+        images: uint8 [h, w, C], of known cardinality.
+        image_shape: what is cut out of images that are larger, at random where they are shuffled
+            and from the middle otherwise; None for images of one shape.
 
     Returns:
         uint8 [H, W, C], or [B, H, W, C] with a batch size; of known cardinality.
     """
-    if shuffle or (shuffle is None and split == "train"):
-        # The whole set in the buffer: a smaller one would leave neighbours close together.
-        images = images.shuffle(images.cardinality(), seed=seed, reshuffle_each_iteration=True)
+    shuffle = split == "train" if shuffle is None else shuffle
+    if shuffle:
+        # The whole set in the buffer where it fits: a smaller one leaves neighbours close together.
+        buffer = min(int(images.cardinality()), _SHUFFLE_BYTES // _image_bytes(images))
+        images = images.shuffle(max(1, buffer), seed=seed, reshuffle_each_iteration=True)
+    if image_shape is not None and images.element_spec.shape != image_shape:
+        images = _crop(images, image_shape, seed if shuffle else None)
     if batch_size is not None:
         images = images.batch(batch_size, num_parallel_calls=tf.data.AUTOTUNE)
     if flip:
@@ -53,15 +73,44 @@ def feed(
     return images.prefetch(tf.data.AUTOTUNE)
 
 
+def _image_bytes(images: tf.data.Dataset) -> int:
+    # Sides that differ from image to image are taken for those of a 4:3 photograph of LSUN.
+    return math.prod(size or 128 for size in images.element_spec.shape)
+
+
+def _draws(images: tf.data.Dataset, seed: int) -> tf.data.Dataset:
+    """The images, each with a number of its own that is another one in each epoch."""
+    # Numbers zipped to the images keep the random operations themselves stateless: they do not
+    # depend on which thread of `map` comes first.
+    counter = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+    return tf.data.Dataset.zip(images, counter)
+
+
+def _crop(
+    images: tf.data.Dataset, image_shape: tuple[int, int, int], seed: int | None
+) -> tf.data.Dataset:
+    """Cuts images to a shape, at random or, without a seed, from the middle."""
+    height, width, _ = image_shape
+
+    def cut(image, draw=None):
+        spare = tf.shape(image)[:2] - [height, width]
+        if draw is None:
+            top, left = tf.unstack(spare // 2)
+        else:
+            uniform = tf.random.stateless_uniform([2], seed=[seed, draw], alg="philox")
+            top, left = tf.unstack(tf.cast(uniform * tf.cast(spare + 1, tf.float32), tf.int32))
+        return tf.ensure_shape(image[top : top + height, left : left + width], image_shape)
+
+    source = images if seed is None else _draws(images, seed)
+    return source.map(cut, num_parallel_calls=tf.data.AUTOTUNE)
+
+
 def _flip(images: tf.data.Dataset, seed: int) -> tf.data.Dataset:
     """Mirrors each image with probability 1/2, a whole batch in one operation."""
-    # A counter zipped to the images, whose numbers change from epoch to epoch, keeps the draws
-    # themselves stateless: they do not depend on which thread of `map` comes first.
-    counter = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
 
-    def flip(images, count):
+    def flip(images, draw):
         shape = tf.concat([tf.shape(images)[:-3], [1, 1, 1]], axis=0)
-        draws = tf.random.stateless_uniform(shape, seed=[seed, count], alg="philox")
+        draws = tf.random.stateless_uniform(shape, seed=[seed, draw], alg="philox")
         return tf.where(draws < 0.5, tf.reverse(images, axis=[-2]), images)
 
-    return tf.data.Dataset.zip(images, counter).map(flip, num_parallel_calls=tf.data.AUTOTUNE)
+    return _draws(images, seed).map(flip, num_parallel_calls=tf.data.AUTOTUNE)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfnvp.data import pipeline
 from tfnvp.data.pipeline import DatasetInfo
 
 
@@ -29,24 +30,26 @@ class TFDSSet:
         name: the set, and its config where it has one, as `tfds.load` takes it.
         version: the version that is read.
         splits: the TFDS split behind each of ours.
-        crop: from a stored uint8 image [h, w, C] to one of `info.image_shape`; None where it is
-            stored in that shape.
+        prepare: from a stored uint8 image [h, w, C] to one of `info.image_shape` or, if that is cut
+            out of it afterwards, to a larger one; None where it is stored in that shape.
     """
 
     info: DatasetInfo
     name: str
     version: str
     splits: dict[str, str]
-    crop: Callable[[tf.Tensor], tf.Tensor] | None = None
+    prepare: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     def read(self, split: str) -> tf.data.Dataset:
-        """The images of a split one by one, in stored order, decoded once and then kept in memory.
+        """The images of a split one by one, in stored order.
+
+        They are decoded once and then kept in memory where they fit, see `pipeline.cached`.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
 
         Returns:
-            uint8 images of `info.image_shape`, of known cardinality.
+            uint8 images, prepared, of known cardinality.
 
         Raises:
             DatasetNotFoundError: if the set is not in the data directory, or not whole.
@@ -72,11 +75,12 @@ class TFDSSet:
             # TFDS would cache the labels too, and some sets only.
             read_config=tfds.ReadConfig(try_autocache=False),
         ).map(self._image, num_parallel_calls=tf.data.AUTOTUNE)
-        return images.cache()
+        return pipeline.cached(images)
 
     def _image(self, example):
-        image = example["image"] if self.crop is None else self.crop(example["image"])
-        return tf.ensure_shape(image, self.info.image_shape)
+        if self.prepare is None:
+            return tf.ensure_shape(example["image"], self.info.image_shape)
+        return self.prepare(example["image"])
 
     def _directory(self) -> str:
         # TFDS reads the variable once, when it is imported; here it counts at each call.
@@ -91,11 +95,58 @@ class TFDSSet:
         )
 
 
+def resize(image: tf.Tensor, height, width) -> tf.Tensor:
+    """uint8 [h, w, C], averaged over areas to uint8 [height, width, C]."""
+    resized = tf.image.resize(image, [height, width], method="area")
+    return tf.cast(tf.round(resized), tf.uint8)
+
+
+def central_148_to_64(image: tf.Tensor) -> tf.Tensor:
+    """CelebA: the central 148 x 148 pixels, resized to 64 x 64 (paper section 4.1)."""
+    top, left = (tf.shape(image)[0] - 148) // 2, (tf.shape(image)[1] - 148) // 2
+    return tf.ensure_shape(resize(image[top : top + 148, left : left + 148], 64, 64), (64, 64, 3))
+
+
+def smallest_side_to_96(image: tf.Tensor) -> tf.Tensor:
+    """LSUN: the smaller of height and width becomes 96 pixels (paper section 4.1)."""
+    size = tf.shape(image)[:2]
+    height, width = tf.unstack((96 * size + tf.reduce_min(size) // 2) // tf.reduce_min(size))
+    return tf.ensure_shape(resize(image, height, width), (None, None, 3))
+
+
+# What is called the test split is what the paper's figure is for: where a set has a test split it
+# is that, and TFDS' validation split else. Where it has no other, validation is cut from training.
+_CUT = {"train": "train[:98%]", "validation": "train[98%:]", "test": "validation"}
+
+
+def _downsampled_imagenet(size: int) -> TFDSSet:
+    config = f"downsampled_imagenet/{size}x{size}"
+    info = DatasetInfo((size, size, 3), 256, f"TFDS {config} 2.0.0")
+    return TFDSSet(info, config, "2.0.0", _CUT)
+
+
+def _lsun(category: str) -> TFDSSet:
+    info = DatasetInfo((64, 64, 3), 256, f"TFDS lsun/{category} 3.1.0")
+    return TFDSSet(info, f"lsun/{category}", "3.1.0", _CUT, smallest_side_to_96)
+
+
 SETS = {
     "cifar10": TFDSSet(
         info=DatasetInfo((32, 32, 3), 256, "TFDS cifar10 3.0.2"),
         name="cifar10",
         version="3.0.2",
         splits={"train": "train[:95%]", "validation": "train[95%:]", "test": "test"},
+    ),
+    "imagenet32": _downsampled_imagenet(32),
+    "imagenet64": _downsampled_imagenet(64),
+    "lsun_bedroom": _lsun("bedroom"),
+    "lsun_tower": _lsun("tower"),
+    "lsun_church_outdoor": _lsun("church_outdoor"),
+    "celeb_a": TFDSSet(
+        info=DatasetInfo((64, 64, 3), 256, "TFDS celeb_a 2.1.0"),
+        name="celeb_a",
+        version="2.1.0",
+        splits={split: split for split in pipeline.SPLITS},
+        prepare=central_148_to_64,
     ),
 }

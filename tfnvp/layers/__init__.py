@@ -3,6 +3,7 @@
 from tfnvp.layers.dense_network import DenseNetwork
 from tfnvp.layers.dequantization import Dequantization
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
+from tfnvp.layers.invertible_matrix import InvertibleMatrix
 from tfnvp.layers.residual_network import ResidualNetwork
 from tfnvp.layers.running_moments import RunningMoments
 from tfnvp.layers.scaled_tanh import ScaledTanh
@@ -13,6 +14,7 @@ __all__ = [
     "DenseNetwork",
     "Dequantization",
     "FusedBatchNormalization",
+    "InvertibleMatrix",
     "ResidualNetwork",
     "RunningMoments",
     "ScaledTanh",

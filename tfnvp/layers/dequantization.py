@@ -13,8 +13,9 @@ class Dequantization(keras.layers.Layer):
     so that -log2 p(x) / D + log2(levels) bounds the bits per dimension of the discrete image. In
     training u is drawn afresh at each step, and on each replica; in inference it is one fixed draw
     of the image's shape, the same for every image, so that a score depends on neither the batch nor
-    the position in it. Float images, already continuous, are returned as they are. Source: Uria,
-    Murray and Larochelle (arXiv 1306.0186); Theis et al. (arXiv 1511.01844), section 3.1.
+    the position in it; `draw` chooses another one. Float images, already continuous, are returned
+    as they are. Source: Uria, Murray and Larochelle (arXiv 1306.0186); Theis et al. (arXiv
+    1511.01844), section 3.1.
 
     Args:
         levels: how many values a pixel takes: uint8 images hold 0..levels-1.
@@ -22,7 +23,8 @@ class Dequantization(keras.layers.Layer):
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
-        images: [N, H, W, C], uint8 or float. training: as in Keras.
+        images: [N, H, W, C], uint8 or float. training: as in Keras. draw: an integer, which of the
+            fixed draws.
 
     Returns:
         A float tensor of the images' shape, in the layer's variable dtype whatever the policy's
@@ -40,14 +42,14 @@ class Dequantization(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, images, training=None):
+    def call(self, images, training=None, draw=0):
         if not images.dtype.is_integer:
             return tf.cast(images, self.variable_dtype)
         shape = tf.shape(images)
         if training:
             noise = _uniform(shape, self._fresh_seed(), self.variable_dtype)
         else:
-            noise = _uniform(shape[1:], [0, 0], self.variable_dtype)
+            noise = _uniform(shape[1:], [0, draw], self.variable_dtype)
         return (tf.cast(images, self.variable_dtype) + noise) / self.levels
 
     def _fresh_seed(self):

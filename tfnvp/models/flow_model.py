@@ -349,12 +349,12 @@ class FlowModel(keras.Model):
         )
         return samples[:n]
 
-    def _run_rows(self, name, function, x):
+    def _run_rows(self, name, function, x, *args):
         """`_run` on rows, of which there may be none."""
         if x.shape[0] == 0:
             # TensorFlow's oneDNN convolution, of no rows, has the wrong channels.
-            return self._run(name, function, tf.zeros([1, *x.shape[1:]], x.dtype))[:0]
-        return self._run(name, function, x)
+            return self._run(name, function, tf.zeros([1, *x.shape[1:]], x.dtype), *args)[:0]
+        return self._run(name, function, x, *args)
 
     def _run(self, name, function, *args):
         """Runs the function compiled, traced once for each name, rank and dtype."""

@@ -1,13 +1,23 @@
 """Real NVP for images: the multiscale residual model of the paper."""
 
+import math
+
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfnvp import presets
-from tfnvp.bijectors import AffineCoupling, BatchNormalization, FactorOut, ImageLogit, Squeeze
+from tfnvp.bijectors import (
+    AffineCoupling,
+    BatchNormalization,
+    FactorOut,
+    ImageLogit,
+    InvertibleConv1x1,
+    MixtureCoupling,
+    Squeeze,
+)
 from tfnvp.checks import assert_all, check_positive_int
-from tfnvp.layers import Dequantization, ResidualNetwork, RunningMoments
+from tfnvp.layers import Dequantization, InvertibleMatrix, ResidualNetwork, RunningMoments
 from tfnvp.masks import ChannelHalves, Checkerboard
 from tfnvp.models.flow_model import FlowModel
 
@@ -37,6 +47,9 @@ class ImageRealNVP(FlowModel):
         alpha: how far the logit keeps from 0 and 1, see `ImageLogit`.
         momentum: of the running statistics of all batch normalizations, see `RunningMoments`.
         scale_l2: L2 coefficient on weight-norm scales, in the loss (bits/dim).
+        mixing: whether an `InvertibleConv1x1` comes before each coupling (beyond the paper).
+        components: of the mixtures of a `MixtureCoupling` in place of each affine coupling (beyond
+            the paper); 0 for affine couplings.
         **kwargs: further arguments of `keras.Model`, such as `dtype`.
 
     Raises:
@@ -49,6 +62,9 @@ class ImageRealNVP(FlowModel):
         TensorShape([5])
     """
 
+    #: The layer that holds the statistics of a batch normalization.
+    moments_class = RunningMoments
+
     def __init__(
         self,
         image_shape,
@@ -59,6 +75,8 @@ class ImageRealNVP(FlowModel):
         alpha=0.05,
         momentum=0.9,
         scale_l2=5e-5,
+        mixing=False,
+        components=0,
         **kwargs,
     ):
         for name, value in (
@@ -76,23 +94,39 @@ class ImageRealNVP(FlowModel):
         self.alpha = alpha
         self.momentum = momentum
         self.scale_l2 = scale_l2
+        self.mixing = mixing
+        self.components = components
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
         self.dequantization = Dequantization(levels, dtype=self.variable_dtype)
         self.dequantization.build((None, *self.image_shape))
         self.build()
 
     @classmethod
-    def from_preset(cls, name, **overrides):
-        """A model of a named architecture, with weights yet to be trained.
+    def from_preset(cls, name, load_weights=False, **overrides):
+        """A model of a named architecture.
 
         Args:
             name: one of `tfnvp.presets.names()`.
-            **overrides: constructor arguments in place of the preset's.
+            load_weights: whether the weights are those that ship with tfnvp, for the presets of
+                `tfnvp.presets.trained()`, or yet to be trained.
+            **overrides: constructor arguments in place of the preset's; with `load_weights` only
+                those that leave the weights' shapes alone.
 
         Raises:
-            ValueError: for an unknown name; it lists the known ones.
+            ValueError: for an unknown name, listing the known ones, or one without weights, listing
+                those that have them, or weights that do not fit.
         """
-        return cls(**{**presets.get(name), **overrides})
+        weights = presets.weights_path(name) if load_weights else None
+        model = cls(**{**presets.get(name), **overrides})
+        if weights:
+            try:
+                model.load_weights(weights)
+            except ValueError as error:
+                raise ValueError(
+                    f"the weights of the preset {name!r} do not fit its architecture with "
+                    f"{overrides}: leave these out, or load_weights"
+                ) from error
+        return model
 
     def get_config(self):
         return {
@@ -105,6 +139,8 @@ class ImageRealNVP(FlowModel):
             "alpha": self.alpha,
             "momentum": self.momentum,
             "scale_l2": self.scale_l2,
+            "mixing": self.mixing,
+            "components": self.components,
         }
 
     # Architecture.
@@ -147,12 +183,21 @@ class ImageRealNVP(FlowModel):
                 checkerboard_parity=mask.parity if masked else None,
                 momentum=self.momentum,
                 scale_l2=self.scale_l2,
+                components=self.components,
                 dtype=self.dtype_policy,
             )
             network.build((None, None, None, changing))
-            moments = RunningMoments(self.momentum, dtype=self.variable_dtype)
+            if self.mixing:
+                matrix = InvertibleMatrix(dtype=self.variable_dtype)
+                matrix.build((None, None, None, channels))
+                bijectors.append(InvertibleConv1x1(matrix))
+            moments = self.moments_class(self.momentum, dtype=self.variable_dtype)
             moments.build((None, None, None, changing))
-            bijectors += [AffineCoupling(mask, network), BatchNormalization(mask, moments)]
+            if self.components:
+                coupling = MixtureCoupling(mask, network, self.components)
+            else:
+                coupling = AffineCoupling(mask, network)
+            bijectors += [coupling, BatchNormalization(mask, moments)]
         return bijectors
 
     # Images.
@@ -171,6 +216,42 @@ class ImageRealNVP(FlowModel):
 
     def _continuous(self, x, training):
         return self.dequantization(self._in_range(x), training=training)
+
+    def log_prob(self, x, samples=1):
+        """log p(x), of uint8 images a lower bound of it.
+
+        With K samples of the noise that dequantises an image, the bound is the log of the mean of
+        their K densities, which comes closer to the discrete image's likelihood as K grows. Source:
+        importance-weighted bound, Burda et al. (arXiv 1509.00519), as in Flow++ (arXiv 1902.00275).
+
+        Args:
+            x: [B, H, W, C], uint8 or float.
+            samples: K, fixed draws of noise, the same for every image; those of a smaller K are
+                among those of a larger one. Float images have no noise, and need one.
+
+        Returns:
+            [B], nats.
+
+        Raises:
+            ValueError: for images of a wrong shape, dtype or range, or samples not positive.
+        """
+        check_positive_int("samples", samples)
+        x = self._check(x)
+        if x.dtype != tf.uint8 or samples == 1:
+            return super().log_prob(x)
+
+        def score(x, draw):
+            return self.distribution.log_prob(self.dequantization(self._in_range(x), draw=draw))
+
+        scores = [
+            self._run_rows("log_prob of a draw", score, x, tf.constant(draw))
+            for draw in range(samples)
+        ]
+        return tf.reduce_logsumexp(scores, axis=0) - math.log(samples)
+
+    def bits_per_dim(self, x, samples=1):
+        """-log2 p(x) / D + log2(levels); arguments as in `log_prob`."""
+        return self.bits(self.log_prob(x, samples))
 
     def inverse_in_full_precision(self, x):
         """`encode` as operations of the caller's graph, for `export`."""

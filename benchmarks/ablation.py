@@ -1,0 +1,138 @@
+"""What each step beyond the paper is worth: the same time to train, test bits per dimension.
+
+    TFDS_DATA_DIR=DIR python -m benchmarks.ablation [--variant NAME ...] [--minutes M] [--seed N]
+
+Trains `cifar10_small` and its variants on the CIFAR-10 of TFDS_DATA_DIR, one after the other, each
+for M minutes of wall clock: building, tracing and training. The batch is the recipe's, and the
+learning rate warms up and falls by a cosine over that time. Prints a JSON line for each variant:
+bits/dim of validation and test images (uniform dequantization unless the variant has its own), also
+with the weights' exponential moving averages (`averaged_test`), images seen, steps and seconds. Run
+alone on the machine, or pinned to a core by taskset.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import tfnvp  # isort: skip  (keeps TensorFlow quiet)
+import keras
+
+from benchmarks import beyond
+from train import recipe as recipes
+
+RECIPE = "cifar10_small"
+
+
+class TimedSchedule(keras.callbacks.Callback):
+    """Warm-up by steps, a cosine by the clock, and an end when the time is over."""
+
+    def __init__(self, peak, warmup_steps, started, seconds, decay=True):
+        super().__init__()
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+        self.started = started
+        self.seconds = seconds
+        self.decay = decay
+        self.steps = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Sets the learning rate."""
+        passed = (time.time() - self.started) / self.seconds
+        rate = self.peak * min(1.0, (self.steps + 1) / self.warmup_steps)
+        if self.decay:
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, passed)))
+        self.model.optimizer.learning_rate = rate
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops when the time is over."""
+        self.steps += 1
+        if time.time() - self.started >= self.seconds:
+            self.model.stop_training = True
+
+
+VARIANTS = {
+    "paper": {},
+    "constant learning rate": {"decay": False},
+    "activation normalization": {"model_class": beyond.ActivationNormalized},
+    "variational dequantization": {"model_class": beyond.VariationallyDequantized},
+    "invertible 1x1 convolutions": {"model": {"mixing": True}},
+    "invertible 1x1 convolutions, mixture couplings": {"model": {"mixing": True, "components": 4}},
+}
+EMA_MOMENTUM = 0.99
+
+
+class Scores(keras.callbacks.Callback):
+    """Scores the last weights, before Keras puts their averages in their place."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+        self.bits_per_dim = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Scores when training is over."""
+        if self.model.stop_training:
+            self.bits_per_dim = {
+                split: self.model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
+                for split, images in self.images.items()
+            }
+
+
+def run(name, minutes, seed):
+    """Trains one variant; returns its record."""
+    started = time.time()
+    variant = VARIANTS[name]
+    recipe = recipes.get(RECIPE)
+    keras.utils.set_random_seed(seed)
+    images = recipe.load("train", recipe.batch_size, seed=seed, flip=recipe.flip)
+    scored = {split: recipe.load(split, 128) for split in ("validation", "test")}
+    model_class = variant.get("model_class", tfnvp.ImageRealNVP)
+    model = model_class.from_preset(recipe.preset, **variant.get("model", {}))
+    optimizer = keras.optimizers.Adam(
+        recipe.learning_rate, global_clipnorm=100.0, use_ema=True, ema_momentum=EMA_MOMENTUM
+    )
+    model.compile(optimizer=optimizer)
+    schedule = TimedSchedule(
+        recipe.learning_rate,
+        recipe.warmup_steps,
+        started,
+        60 * minutes,
+        variant.get("decay", True),
+    )
+    scores = Scores(scored)
+    model.fit(images, epochs=1000, callbacks=[schedule, scores], verbose=0, shuffle=False)
+    # Running statistics are those of the last weights; the averages need their own.
+    beyond.refresh_moments(model, images)
+    averaged = model.evaluate(scored["test"], verbose=0, return_dict=True)["bits_per_dim"]
+    return {
+        "benchmark": "ablation",
+        "variant": name,
+        "minutes": minutes,
+        "seed": seed,
+        "steps": schedule.steps,
+        "images": schedule.steps * recipe.batch_size,
+        "parameters": model.count_params(),
+        **scores.bits_per_dim,
+        "averaged_test": averaged,
+    }
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ablation", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--variant", choices=VARIANTS, nargs="*", default=list(VARIANTS))
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for name in args.variant:
+        print(json.dumps(run(name, args.minutes, args.seed)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

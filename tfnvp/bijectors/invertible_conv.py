@@ -1,0 +1,65 @@
+"""The invertible 1x1 convolution, which mixes the channels of each pixel."""
+
+import tensorflow as tf
+
+from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.layers.invertible_matrix import InvertibleMatrix
+
+
+class InvertibleConv1x1(FlowBijector):
+    """Multiplies the channels of every pixel by one invertible matrix W.
+
+    Data to latents is, for each pixel's row vector of channels,
+
+        inverse(x) = x W,    log |det| = H W log |det W|.
+
+    A checkerboard changes all channels of a pixel at once, and channel halves never meet within
+    their half: the matrix lets a pixel's own channels be told from each other. Source: Glow (Kingma
+    and Dhariwal 2018, arXiv 1807.03039), section 3.2.
+
+    Args:
+        matrix: the `tfnvp.layers.InvertibleMatrix` that holds W; None makes one.
+        validate_args: nothing to check here; as TFP has it.
+        name: of the bijector.
+
+    Example:
+        >>> import tensorflow as tf, tfnvp
+        >>> mixing = tfnvp.bijectors.InvertibleConv1x1()
+        >>> mixing.inverse(tf.ones([2, 4, 4, 3])).shape.as_list()
+        [2, 4, 4, 3]
+    """
+
+    def __init__(self, matrix=None, validate_args=False, name="invertible_conv_1x1"):
+        # Before `parameters` is taken: a copy shares the weights.
+        matrix = InvertibleMatrix() if matrix is None else matrix
+        parameters = dict(locals())
+        with tf.name_scope(name) as name:
+            self._matrix = matrix
+            super().__init__(3, parameters, validate_args=validate_args, name=name)
+
+    @property
+    def matrix(self):
+        """The Keras layer that holds W."""
+        return self._matrix
+
+    def _inverse_and_log_det(self, x):
+        lower, upper, log_det = self._factors(x)
+        return _times(x, tf.linalg.matmul(lower, upper)), log_det
+
+    def _forward_and_log_det(self, z):
+        lower, upper, log_det = self._factors(z)
+        identity = tf.eye(z.shape[-1], dtype=z.dtype)
+        inverse = tf.linalg.triangular_solve(
+            upper, tf.linalg.triangular_solve(lower, identity), lower=False
+        )
+        return _times(z, inverse), -log_det
+
+    def _factors(self, x):
+        """L, U and the log-det of all pixels."""
+        lower, upper, log_det = (tf.cast(value, x.dtype) for value in self.matrix(x))
+        return lower, upper, log_det * tf.cast(tf.reduce_prod(tf.shape(x)[-3:-1]), x.dtype)
+
+
+def _times(x, matrix):
+    # One product of two matrices: TensorFlow's product of batches would copy W for each.
+    return tf.reshape(tf.linalg.matmul(tf.reshape(x, [-1, x.shape[-1]]), matrix), tf.shape(x))

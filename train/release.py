@@ -1,0 +1,49 @@
+"""`python -m train.release RUN_DIR`: makes a trained run what ships with tfnvp.
+
+Writes the weights and the card of a finished run to tfnvp/weights/PRESET.weights.h5 and .json, and
+the SavedModel to saved_models/PRESET/1, in place of those of an earlier release.
+"""
+
+import os
+
+# Before TensorFlow is imported, the only moment at which it listens.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def release(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="of a finished run")],
+    package: Annotated[Path, typer.Option(help="where the weights go")] = Path("tfnvp/weights"),
+    saved_models: Annotated[Path, typer.Option(help="where the SavedModel goes")] = Path(
+        "saved_models"
+    ),
+):
+    """Makes the model of RUN_DIR the one that its preset's weights are."""
+    import tfnvp  # before all that imports TensorFlow: it keeps it quiet
+
+    import keras  # isort: skip
+
+    preset = json.loads((run_dir / "card.json").read_text())["preset"]
+    # Not compiled: the optimizer's state is none of the weights.
+    model = keras.models.load_model(run_dir / "model.keras", compile=False)
+    package.mkdir(exist_ok=True)
+    model.save_weights(package / f"{preset}.weights.h5")
+    shutil.copy(run_dir / "card.json", package / f"{preset}.json")
+    version = saved_models / preset / "1"
+    with tempfile.TemporaryDirectory(dir=saved_models) as written:
+        exported = tfnvp.export_saved_model(model, written)
+        shutil.rmtree(version, ignore_errors=True)
+        version.parent.mkdir(exist_ok=True)
+        exported.rename(version)
+    print(version)
+
+
+if __name__ == "__main__":
+    typer.run(release)
