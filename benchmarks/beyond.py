@@ -68,9 +68,9 @@ class VariationallyDequantized(tfnvp.ImageRealNVP):
         shape, dtype = tf.shape(x), self.variable_dtype
         if training:
             seed = self.dequantization._fresh_seed()
-            noise = tf.random.stateless_normal(shape, seed, dtype, alg="philox")
+            noise = tf.random.stateless_normal(shape, seed, dtype=dtype, alg="philox")
         else:
-            noise = tf.random.stateless_normal(shape[1:], [0, 0], dtype, alg="philox")
+            noise = tf.random.stateless_normal(shape[1:], [0, 0], dtype=dtype, alg="philox")
             noise = tf.broadcast_to(noise, shape)
         image = 2 * tf.cast(x, dtype) / self.levels - 1
         y, log_q = noise, -0.5 * (tf.square(noise) + math.log(2 * math.pi))

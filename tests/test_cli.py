@@ -40,6 +40,17 @@ def test_evaluate_prints_the_mean_and_its_standard_error(model, saved):
     assert (result.exit_code, result.output) == (0, expected)
 
 
+def test_evaluate_with_samples_adds_the_tighter_bound(model, saved):
+    images = np.concatenate(list(tfnvp.data.load("digits", "validation", 200)))
+    bits = model.bits_per_dim(images, samples=3).numpy()
+    args = ["evaluate", saved, "--dataset", "digits", "--split", "validation"]
+    first, second = run(*args, "--samples", 3).output.splitlines()
+    assert first + "\n" == run(*args).output
+    error = bits.std(ddof=1) / np.sqrt(200)
+    expected = f"digits validation: {bits.mean():.4f} +- {error:.4f} bits/dim, 200 images, "
+    assert second == expected + "importance-weighted, 3 samples"
+
+
 def test_sample_writes_the_models_samples(model, saved, tmp_path):
     result = run("sample", saved, "--to", tmp_path / "s.png", "-n", 4, "--seed", 3)
     assert result.exit_code == 0

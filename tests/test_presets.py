@@ -1,4 +1,8 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfnvp
 from tfnvp import presets
@@ -24,3 +28,27 @@ def test_a_preset_is_the_callers_own():
 def test_unknown_preset_lists_the_known_ones():
     with pytest.raises(ValueError, match=f"'digit'; known: {', '.join(presets.names())}"):
         presets.get("digit")
+
+
+def test_a_preset_without_weights_lists_those_that_have_them():
+    with pytest.raises(ValueError, match=r"'imagenet64' comes without weights"):
+        tfnvp.ImageRealNVP.from_preset("imagenet64", load_weights=True)
+
+
+@pytest.mark.parametrize("name", presets.trained())
+def test_trained_presets_score_as_their_cards_say(name):
+    """On the test images of the card's data set; without these, on nothing."""
+    card = presets.card(name)
+    data = {"digits": "digits", "cifar10_small": "cifar10"}[name]
+    try:
+        images = tfnvp.data.load(data, "test", 128)
+    except tfnvp.data.DatasetNotFoundError as missing:
+        pytest.skip(str(missing))
+    model = tfnvp.ImageRealNVP.from_preset(name, load_weights=True)
+    bits = np.concatenate([model.bits_per_dim(batch) for batch in images])
+    assert bits.mean() == pytest.approx(card["bits_per_dim"]["test"], abs=2e-3)
+    # The SavedModel beside them is of the same weights.
+    directory = Path(__file__).parents[1] / "saved_models" / name / "1"
+    served = tf.saved_model.load(str(directory)).signatures["log_prob"]
+    batch = next(iter(images))
+    np.testing.assert_allclose(served(images=batch)["bits_per_dim"], bits[: len(batch)], atol=1e-3)

@@ -85,6 +85,30 @@ def test_score_depends_on_neither_batch_nor_position(model):
         np.testing.assert_allclose(model.bits_per_dim(images[i : i + 1])[0], whole[i], rtol=1e-6)
 
 
+def test_importance_weighted_bound(model):
+    """log of the mean density over draws, each by hand; K = 1 is the usual score."""
+    images = _images()
+    draws = [
+        model.distribution.log_prob(model.dequantization(images, draw=draw)) for draw in range(4)
+    ]
+    assert np.abs(draws[1] - draws[0]).min() > 1e-3
+    expected = np.log(np.mean(np.exp(np.float64(draws)), axis=0))
+    np.testing.assert_allclose(model.log_prob(images, samples=4), expected, rtol=1e-5)
+    np.testing.assert_allclose(model.log_prob(images, samples=1), model.log_prob(images))
+    bits = -expected / (32 * math.log(2)) + 4
+    np.testing.assert_allclose(model.bits_per_dim(images, samples=4), bits, rtol=1e-5)
+    # Jensen: it is above the mean of the bounds that it is made of.
+    assert np.all(expected > np.mean(draws, axis=0))
+
+
+def test_importance_weighted_bound_at_its_edges(model, refuses):
+    x = _floats()
+    np.testing.assert_allclose(model.log_prob(x, samples=5), model.log_prob(x))
+    assert model.log_prob(_images(0), samples=3).shape == (0,)
+    refuses(model.log_prob, _images(), samples=0, match="samples=0")
+    refuses(model.bits_per_dim, _images() + 1, samples=2, match=r"0\.\.15")
+
+
 def test_variables_are_those_of_the_distribution(deep, identities):
     for kind in ("trainable_variables", "variables"):
         own = set(identities(getattr(deep, kind)))

@@ -52,7 +52,18 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
     )
     run_dir = tmp_path / "run"
     left = {path.name for path in run_dir.iterdir()}
-    assert left == {"config.json", "history.csv", "logs", "model.keras", "samples", "samples.png"}
+    assert left == {
+        "card.json",
+        "config.json",
+        "history.csv",
+        "logs",
+        "model.keras",
+        "samples",
+        "samples.png",
+    }
+    card = json.loads((run_dir / "card.json").read_text())
+    assert card["preset"] == "digits"
+    assert card["bits_per_dim"]["test"] == pytest.approx(figures["test"], abs=1e-4)
     rows = history(run_dir)
     validation = [float(row["val_bits_per_dim"]) for row in rows]
     assert len(rows) == 2 and validation[1] < validation[0]
@@ -104,19 +115,53 @@ def folder(tmp_path):
     return directory
 
 
-@pytest.mark.parametrize("name", ["digits", "photos", "cifar10_small", "folder"])
-def test_every_recipe_takes_two_steps(name, tmp_path, folder):
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_takes_two_steps(name, tmp_path, folder, tfds_directory, monkeypatch, capsys):
+    """A whole run, on the few images of a TFDS directory written for the tests."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
     options = {"data": folder, "image_size": 8} if name == "folder" else {}
     recipe = tiny(name, **options)
+    figures = train.run.train(
+        recipe, settings(tmp_path, name, batch_size=3, limit_steps=2, mixed_precision=True)
+    )
+    assert figures["images_seen"] == 6
+    assert all(np.isfinite(figures[split]) for split in tfnvp.data.SPLITS)
+    if recipe.paper_bits_per_dim:
+        assert f"the paper's test     {recipe.paper_bits_per_dim:.2f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenet32", "imagenet64"])
+def test_the_real_images_take_two_steps(name, tmp_path):
+    recipe = tiny(name)
     try:
         recipe.load("train", 8)
     except tfnvp.data.DatasetNotFoundError as missing:
         pytest.skip(str(missing))
-    figures = train.run.train(
-        recipe, settings(tmp_path, name, batch_size=4, limit_steps=2, mixed_precision=True)
-    )
-    assert figures["images_seen"] == 8
-    assert all(np.isfinite(figures[split]) for split in tfnvp.data.SPLITS)
+    figures = train.run.train(recipe, settings(tmp_path, name, batch_size=8, limit_steps=2))
+    assert figures["images_seen"] == 16
+    assert all(6 < figures[split] < 9 for split in tfnvp.data.SPLITS)
+
+
+# The paper's architectures: their data sets share three of them.
+@pytest.mark.parametrize("name", ["cifar10", "imagenet32", "celeb_a"])
+def test_every_architecture_takes_two_steps_at_reduced_width(name, tfds_directory, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
+    keras.utils.set_random_seed(0)
+    recipe = recipes.get(name)
+    model = tfnvp.ImageRealNVP.from_preset(recipe.preset, filters=2)
+    # Of their full depth, they take minutes to trace.
+    model.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate), run_eagerly=True)
+    images = recipe.load("train", 3, flip=recipe.flip)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    history = model.fit(images.take(2), verbose=0, shuffle=False)
+    assert 6 < history.history["bits_per_dim"][0] < 9
+    assert int(model.optimizer.iterations) == 2
+    # Directions get no gradient in the first step, when all output scales are zero.
+    changed = [
+        np.any(variable.numpy() != old)
+        for variable, old in zip(model.trainable_variables, before, strict=True)
+    ]
+    assert all(changed)
 
 
 def test_limit_steps_counts_over_epochs(tmp_path):
@@ -128,7 +173,7 @@ def test_limit_steps_counts_over_epochs(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["nosuch"], "known: cifar10_small, digits, folder, photos"),
+        (["nosuch"], "known: celeb_a, cifar10, cifar10_plus, cifar10_small, digits, folder"),
         (["digits", "--run-dir", "{full}"], "is not empty"),
         (["digits", "--run-dir", "{new}", "--resume"], "holds no unfinished run"),
         (["folder", "--run-dir", "{new}"], "--data DIR"),
@@ -138,6 +183,7 @@ def test_limit_steps_counts_over_epochs(tmp_path):
         (["digits", "--run-dir", "{new}", "--learning-rate", "0"], "--learning-rate"),
         (["digits", "--run-dir", "/proc/nosuch"], "/proc/nosuch"),
         (["cifar10_small", "--run-dir", "{new}"], "TFDS_DATA_DIR"),
+        (["lsun_tower", "--run-dir", "{new}"], "tfds.load('lsun/tower:3.1.0')"),
         (["folder", "--run-dir", "{new}", "--data", "{images}", "--image-size", "7"], "(7, 7, 3)"),
     ],
 )

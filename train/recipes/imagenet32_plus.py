@@ -1,0 +1,18 @@
+"""ImageNet at 32 x 32 with what pays beyond the paper."""
+
+import dataclasses
+
+from train.recipes import imagenet32
+
+
+def recipe():
+    """The paper's model and data, its steps of training, and beyond: warm-up and cosine decay."""
+    return dataclasses.replace(
+        imagenet32.recipe(),
+        description="ImageNet at 32x32 (TFDS downsampled_imagenet/32x32 2.0.0), beyond the paper",
+        preset="imagenet32_plus",
+        warmup_steps=2000,
+        decay=True,
+        mixed_precision=True,
+        paper_bits_per_dim=None,
+    )
