@@ -2,7 +2,6 @@
 
 from tfnvp.bijectors.affine_coupling import AffineCoupling
 from tfnvp.bijectors.batch_normalization import BatchNormalization
-from tfnvp.bijectors.coupling import Coupling
 from tfnvp.bijectors.factor_out import FactorOut
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.bijectors.image_logit import ImageLogit
@@ -14,7 +13,6 @@ from tfnvp.bijectors.standardization import Standardization
 __all__ = [
     "AffineCoupling",
     "BatchNormalization",
-    "Coupling",
     "FactorOut",
     "FlowBijector",
     "ImageLogit",
