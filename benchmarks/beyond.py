@@ -1,4 +1,4 @@
-"""Steps beyond the paper that did not earn a place in tfnvp, kept for `benchmarks.ablation`."""
+"""Steps beyond the paper that `benchmarks.ablation` tries; not yet measured."""
 
 import math
 
