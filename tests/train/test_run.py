@@ -7,6 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -115,6 +116,15 @@ def folder(tmp_path):
     return directory
 
 
+@pytest.fixture
+def eagerly():
+    """Without graphs: two steps take less time than tracing them."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_takes_two_steps(name, tmp_path, folder, tfds_directory, monkeypatch, capsys):
     """A whole run, on the few images of a TFDS directory written for the tests."""
@@ -144,13 +154,13 @@ def test_the_real_images_take_two_steps(name, tmp_path):
 
 # The paper's architectures: their data sets share three of them.
 @pytest.mark.parametrize("name", ["cifar10", "imagenet32", "celeb_a"])
+@pytest.mark.usefixtures("eagerly")
 def test_every_architecture_takes_two_steps_at_reduced_width(name, tfds_directory, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
     keras.utils.set_random_seed(0)
     recipe = recipes.get(name)
     model = tfnvp.ImageRealNVP.from_preset(recipe.preset, filters=2)
-    # Of their full depth, they take minutes to trace.
-    model.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate), run_eagerly=True)
+    model.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate))
     images = recipe.load("train", 3, flip=recipe.flip)
     before = [variable.numpy() for variable in model.trainable_variables]
     history = model.fit(images.take(2), verbose=0, shuffle=False)
