@@ -1,4 +1,4 @@
-"""Grids show the images that they are given."""
+"""Grids and figures show what they are given."""
 
 import numpy as np
 import pytest
@@ -34,3 +34,13 @@ def test_a_png_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         plotting.save_png(np.zeros((4, 4, 3), "complex64"), tmp_path / "b.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_training_curves_are_those_of_the_history():
+    history = {"bits_per_dim": [5.0, 4.0], "val_bits_per_dim": [4.5, 4.25]}
+    figure = plotting.training_curves(history)
+    lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert lines == {"training": [[1, 5.0], [2, 4.0]], "validation": [[1, 4.5], [2, 4.25]]}
+    # Into axes that are there already.
+    assert plotting.training_curves(history, figure.axes[0]) is figure
+    assert len(figure.axes[0].lines) == 4

@@ -100,6 +100,9 @@ def train(recipe, settings):
         }
         grid = plotting.image_grid(model.sample(64, seed=settings.seed))
         plotting.save_png(grid, settings.run_dir / "samples.png")
+        rows = _history(settings.run_dir)
+        history = {name: [row[name] for row in rows] for name in rows[0]}
+        plotting.training_curves(history).savefig(settings.run_dir / "curves.png")
         exported = settings.export_to and tfnvp.export_saved_model(model, settings.export_to)
     except BaseException:
         if fresh and not (settings.run_dir / "model.keras").exists():

@@ -56,6 +56,7 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
     assert left == {
         "card.json",
         "config.json",
+        "curves.png",
         "history.csv",
         "logs",
         "model.keras",
@@ -78,6 +79,7 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
     assert figures["validation"] == pytest.approx(min(validation), abs=1e-4)
     assert figures["images_seen"] == 2 * 1297
     assert Image.open(run_dir / "samples.png").size[0] > 8 * 32
+    assert Image.open(run_dir / "curves.png").size == (660, 440)
     assert (tmp_path / "saved_models" / "digits" / "1" / "saved_model.pb").is_file()
     assert json.loads((run_dir / "config.json").read_text())["settings"]["seed"] == 0
     printed = capsys.readouterr().out
