@@ -5,9 +5,9 @@
 Trains `cifar10_small` and its variants on the CIFAR-10 of TFDS_DATA_DIR, one after the other, each
 for M minutes of wall clock: building, tracing and training. The batch is the recipe's, and the
 learning rate warms up and falls by a cosine over that time. Prints a JSON line for each variant:
-bits/dim of validation and test images (uniform dequantization unless the variant has its own), also
-with the weights' exponential moving averages (`averaged_test`), images seen, steps and seconds. Run
-alone on the machine, or pinned to a core by taskset.
+bits/dim of validation and test images, images seen and steps. Run alone on the machine, or pinned
+to a core by taskset. Variants that did not pay are deleted; docs/results.md says what they reached,
+and which commit has them.
 """
 
 import argparse
@@ -21,8 +21,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import keras
 
-from benchmarks import beyond
 from train import recipe as recipes
+from train.optimizer import make_optimizer
 
 RECIPE = "cifar10_small"
 
@@ -57,29 +57,10 @@ class TimedSchedule(keras.callbacks.Callback):
 VARIANTS = {
     "paper": {},
     "constant learning rate": {"decay": False},
-    "activation normalization": {"model_class": beyond.ActivationNormalized},
-    "variational dequantization": {"model_class": beyond.VariationallyDequantized},
-    "invertible 1x1 convolutions": {"model": {"mixing": True}},
-    "invertible 1x1 convolutions, mixture couplings": {"model": {"mixing": True, "components": 4}},
+    "invertible 1x1 convolutions": {"mixing": True},
+    "Muon": {"muon": True},
+    "Muon, invertible 1x1 convolutions": {"muon": True, "mixing": True},
 }
-EMA_MOMENTUM = 0.99
-
-
-class Scores(keras.callbacks.Callback):
-    """Scores the last weights, before Keras puts their averages in their place."""
-
-    def __init__(self, images):
-        super().__init__()
-        self.images = images
-        self.bits_per_dim = {}
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Scores when training is over."""
-        if self.model.stop_training:
-            self.bits_per_dim = {
-                split: self.model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
-                for split, images in self.images.items()
-            }
 
 
 def run(name, minutes, seed):
@@ -89,13 +70,12 @@ def run(name, minutes, seed):
     recipe = recipes.get(RECIPE)
     keras.utils.set_random_seed(seed)
     images = recipe.load("train", recipe.batch_size, seed=seed, flip=recipe.flip)
-    scored = {split: recipe.load(split, 128) for split in ("validation", "test")}
-    model_class = variant.get("model_class", tfnvp.ImageRealNVP)
-    model = model_class.from_preset(recipe.preset, **variant.get("model", {}))
-    optimizer = keras.optimizers.Adam(
-        recipe.learning_rate, global_clipnorm=100.0, use_ema=True, ema_momentum=EMA_MOMENTUM
+    model = tfnvp.ImageRealNVP.from_preset(recipe.preset, mixing=variant.get("mixing", False))
+    model.compile(
+        optimizer=make_optimizer(
+            1, recipe.learning_rate, decay=False, muon=variant.get("muon", False)
+        )
     )
-    model.compile(optimizer=optimizer)
     schedule = TimedSchedule(
         recipe.learning_rate,
         recipe.warmup_steps,
@@ -103,11 +83,11 @@ def run(name, minutes, seed):
         60 * minutes,
         variant.get("decay", True),
     )
-    scores = Scores(scored)
-    model.fit(images, epochs=1000, callbacks=[schedule, scores], verbose=0, shuffle=False)
-    # Running statistics are those of the last weights; the averages need their own.
-    beyond.refresh_moments(model, images)
-    averaged = model.evaluate(scored["test"], verbose=0, return_dict=True)["bits_per_dim"]
+    model.fit(images, epochs=1000, callbacks=[schedule], verbose=0, shuffle=False)
+    bits_per_dim = {
+        split: model.evaluate(recipe.load(split, 128), verbose=0, return_dict=True)["bits_per_dim"]
+        for split in ("validation", "test")
+    }
     return {
         "benchmark": "ablation",
         "variant": name,
@@ -116,8 +96,7 @@ def run(name, minutes, seed):
         "steps": schedule.steps,
         "images": schedule.steps * recipe.batch_size,
         "parameters": model.count_params(),
-        **scores.bits_per_dim,
-        "averaged_test": averaged,
+        **bits_per_dim,
     }
 
 

@@ -19,7 +19,6 @@ import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import keras
 
 from train import recipe as recipes
-from train.optimizer import make_optimizer
 
 RECIPE = "cifar10_small"
 NARROW = {"filters": 16, "residual_blocks": 1}
@@ -63,7 +62,7 @@ def run(name, epochs, seed=0):
     images = recipe.load("train", batch_size, seed=seed, flip=recipe.flip)
     model = tfnvp.ImageRealNVP.from_preset(recipe.preset, **NARROW)
     steps = epochs * len(images)
-    model.compile(optimizer=make_optimizer(steps, learning_rate, recipe.warmup_steps))
+    model.compile(optimizer=recipe.optimizer(steps, learning_rate))
     record = {"benchmark": "validation", "run": name, "learning_rate": learning_rate}
     gaps = Gaps(record, recipe.load("train", 128, shuffle=False), recipe.load("validation", 128))
     model.fit(images, epochs=epochs, callbacks=[gaps], verbose=0, shuffle=False)

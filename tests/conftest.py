@@ -20,6 +20,11 @@ def _random_weight(variable, random):
         return 5.0
     if variable.name == "scale":
         return random.uniform(0.4, 0.9, shape)
+    # Of an invertible matrix: one that neither crushes nor, over a chain of them, scatters.
+    if variable.name in ("lower", "upper"):
+        return random.normal(0, 0.2, shape)
+    if variable.name == "log_scale":
+        return random.uniform(0.1, 0.5, shape)
     if len(shape) > 1:
         return random.normal(0, 1 / np.sqrt(np.prod(shape[:-1])), shape)
     return random.normal(0, 0.3, shape)

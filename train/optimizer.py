@@ -1,10 +1,14 @@
-"""The optimizer of a recipe: Adam with a schedule and the paper's clipping."""
+"""The optimizer of a recipe: Adam or Muon, with a schedule and the paper's clipping."""
 
 import keras
 
+# Of the conditioners the convolutions' directions are matrices that Muon makes orthogonal steps of;
+# the last of them, and the matrices of 1x1 convolutions on images, are Adam's.
+_NOT_MUONS = ["output_conv", "invertible_matrix"]
 
-def make_optimizer(steps, learning_rate, warmup_steps=0, decay=True, weight_decay=0.0):
-    """Adam, its learning rate warmed up linearly and then, with `decay`, left by a cosine to zero.
+
+def make_optimizer(steps, learning_rate, warmup_steps=0, decay=True, weight_decay=0.0, muon=False):
+    """Its learning rate is warmed up linearly and then, with `decay`, left by a cosine to zero.
 
     Gradients are clipped to a global norm of 100, as the authors' code of Real NVP has it.
 
@@ -13,7 +17,9 @@ def make_optimizer(steps, learning_rate, warmup_steps=0, decay=True, weight_deca
         learning_rate: the peak.
         warmup_steps: steps from zero to the peak; a third of all steps at most.
         decay: whether the learning rate falls to zero, or stays.
-        weight_decay: of AdamW, decoupled; 0 for Adam.
+        weight_decay: decoupled, as in AdamW; 0 for none.
+        muon: whether the kernels of conditioners get Muon's steps (orthogonalised momentum, Liu et
+            al., arXiv 2502.16982) and all other weights Adam's, or all get Adam's.
 
     Returns:
         A `keras.optimizers.Optimizer`.
@@ -26,8 +32,13 @@ def make_optimizer(steps, learning_rate, warmup_steps=0, decay=True, weight_deca
             warmup_target=learning_rate if warmup else None,
             warmup_steps=warmup,
         )
-    if weight_decay:
-        return keras.optimizers.AdamW(
-            learning_rate, weight_decay=weight_decay, global_clipnorm=100.0
-        )
-    return keras.optimizers.Adam(learning_rate, global_clipnorm=100.0)
+    options = {"weight_decay": weight_decay or None, "global_clipnorm": 100.0}
+    if not muon:
+        return keras.optimizers.Adam(learning_rate, **options)
+    return keras.optimizers.Muon(
+        learning_rate,
+        adam_weight_decay=options["weight_decay"],
+        exclude_layers=_NOT_MUONS,
+        rms_rate=0.4,
+        **options,
+    )

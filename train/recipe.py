@@ -10,6 +10,7 @@ from typing import Any
 import tfnvp
 from tfnvp.checks import check_choice
 from train import recipes
+from train.optimizer import make_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Recipe:
         learning_rate: the peak, warmed up to from zero and, with `decay`, left by a cosine to zero.
         warmup_steps: optimizer steps of the warm-up.
         decay: whether the learning rate falls after the warm-up.
-        weight_decay: of AdamW, decoupled; 0 for Adam.
+        weight_decay: decoupled, as in AdamW; 0 for none.
+        muon: whether the kernels of conditioners get Muon's steps, or Adam's as all the rest.
         flip: whether training images are mirrored left to right at random.
         mixed_precision: whether conditioners compute in bfloat16 where the hardware has it.
         overrides: constructor arguments of the model in place of the preset's.
@@ -42,10 +44,17 @@ class Recipe:
     warmup_steps: int = 200
     decay: bool = True
     weight_decay: float = 0.0
+    muon: bool = False
     flip: bool = False
     mixed_precision: bool = False
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     paper_bits_per_dim: float | None = None
+
+    def optimizer(self, steps, learning_rate):
+        """The optimizer of a training of so many steps, with a learning rate of that peak."""
+        return make_optimizer(
+            steps, learning_rate, self.warmup_steps, self.decay, self.weight_decay, self.muon
+        )
 
 
 def of_the_paper(name, description, epochs, bits_per_dim, flip=True):

@@ -15,7 +15,6 @@ import tensorflow as tf
 import tfnvp
 from tfnvp import plotting
 from train.callbacks import BestModel, Samples, StopAfter
-from train.optimizer import make_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +117,7 @@ def _optimizer(recipe, settings, steps_per_epoch):
     steps = settings.epochs * steps_per_epoch
     if settings.limit_steps is not None:
         steps = min(steps, settings.limit_steps)
-    return make_optimizer(
-        steps, settings.learning_rate, recipe.warmup_steps, recipe.decay, recipe.weight_decay
-    )
+    return recipe.optimizer(steps, settings.learning_rate)
 
 
 def _callbacks(settings, best):

@@ -10,8 +10,9 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 4, 5, 3))
 def _kernel(layer):
     """scale * v / ||v||, the norm of each output channel's v."""
     direction = np.array(layer.direction)
-    norm = np.sqrt(np.sum(direction**2, axis=(0, 1, 2)))
-    return direction / norm * (np.array(layer.scale) if layer.use_scale else 1)
+    norm = np.sqrt(np.sum(direction**2, axis=0))
+    kernel = direction / norm * (np.array(layer.scale) if layer.use_scale else 1)
+    return kernel.reshape(layer.kernel_size, layer.kernel_size, -1, layer.filters)
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -58,7 +59,7 @@ def test_kernel_is_normalised_in_full_precision_under_a_mixed_policy(randomize):
     layer = WeightNormConv2D(1, 1, use_bias=False, dtype="mixed_bfloat16")
     layer.build((None, 1, 1, 1))
     layer.scale.assign([1.0])
-    layer.direction.assign(np.full((1, 1, 1, 1), 1.2345678))
+    layer.direction.assign(np.full((1, 1), 1.2345678))
     assert float(layer(np.ones((1, 1, 1, 1)))[0, 0, 0, 0]) == 1
 
 

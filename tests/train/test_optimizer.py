@@ -33,6 +33,30 @@ def test_the_papers_is_level_and_clipped():
     assert optimizer.global_clipnorm == 100
 
 
-def test_weight_decay_is_adamws():
-    optimizer = make_optimizer(100, 1e-3, weight_decay=0.1)
-    assert isinstance(optimizer, keras.optimizers.AdamW) and optimizer.weight_decay == 0.1
+def test_weight_decay_is_decoupled():
+    """Without a gradient a weight shrinks by the learning rate times the decay."""
+    weight = keras.Variable([2.0])
+    optimizer = make_optimizer(100, 1e-2, decay=False, weight_decay=0.1)
+    optimizer.apply([np.zeros(1, "float32")], [weight])
+    assert weight.numpy() == pytest.approx(2 * (1 - 1e-3))
+
+
+def test_muon_steps_the_kernels_of_conditioners_alone(tiny_model):
+    model = tiny_model(mixing=True)
+    optimizer = make_optimizer(100, 1e-3, decay=False, muon=True)
+    optimizer.build(model.trainable_variables)
+    pairs = zip(model.trainable_variables, optimizer.adam_velocities, strict=True)
+    by_muon = {variable.path.split("/", 2)[-1] for variable, velocity in pairs if velocity is None}
+    inner = ["input_conv", "block0_conv1", "block0_conv2", "skip0", "skip1"]
+    assert by_muon == {f"{name}/direction" for name in inner}
+    # Its step is as long in every direction of the kernel, whatever the gradient.
+    kernel = next(v for v in model.trainable_variables if "block0_conv1/direction" in v.path)
+    before = kernel.numpy()
+    gradient = np.random.default_rng(0).normal(size=kernel.shape) * [1, 1, 1, 100]
+    gradients = [
+        np.float32(gradient if v is kernel else np.zeros(v.shape))
+        for v in model.trainable_variables
+    ]
+    optimizer.apply(gradients, model.trainable_variables)
+    lengths = np.linalg.svd(before - kernel.numpy(), compute_uv=False)
+    assert lengths.max() / lengths.min() < 2

@@ -29,6 +29,7 @@ def test_recipes_of_the_paper_are_as_published(name):
     assert published.preset == name and not published.overrides
     assert (published.learning_rate, published.batch_size) == (1e-3, 64)
     assert (published.warmup_steps, published.decay, published.weight_decay) == (0, False, 0)
+    assert not published.muon
     assert published.flip == (not name.startswith("imagenet"))
     assert published.paper_bits_per_dim == PAPER[name]
     shape = tfnvp.data.info(name).image_shape

@@ -6,7 +6,6 @@ from tfnvp.bijectors.factor_out import FactorOut
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.bijectors.image_logit import ImageLogit
 from tfnvp.bijectors.invertible_conv import InvertibleConv1x1
-from tfnvp.bijectors.mixture_coupling import MixtureCoupling
 from tfnvp.bijectors.squeeze import Squeeze
 from tfnvp.bijectors.standardization import Standardization
 
@@ -17,7 +16,6 @@ __all__ = [
     "FlowBijector",
     "ImageLogit",
     "InvertibleConv1x1",
-    "MixtureCoupling",
     "Squeeze",
     "Standardization",
 ]

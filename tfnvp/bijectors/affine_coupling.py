@@ -2,10 +2,12 @@
 
 import tensorflow as tf
 
-from tfnvp.bijectors.coupling import Coupling
+from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.masks import ChannelHalves, Checkerboard
+from tfnvp.shapes import sizes
 
 
-class AffineCoupling(Coupling):
+class AffineCoupling(FlowBijector):
     """Scales and shifts one part of an event by functions of the part that stays.
 
     With b the mask of the part that stays, and s, t from the conditioner, data to latents is
@@ -41,14 +43,67 @@ class AffineCoupling(Coupling):
 
     def __init__(self, mask, conditioner, validate_args=False, name="affine_coupling"):
         parameters = dict(locals())
-        super().__init__(mask, conditioner, parameters, validate_args, name)
+        if not isinstance(mask, (Checkerboard, ChannelHalves)):
+            raise TypeError(
+                f"mask must be a tfnvp.masks.Checkerboard or ChannelHalves, got mask={mask!r}"
+            )
+        if not callable(conditioner):
+            raise TypeError(
+                f"conditioner must be a Keras layer or a callable, got conditioner={conditioner!r}"
+            )
+        with tf.name_scope(name) as name:
+            self._mask = mask
+            self._conditioner = conditioner
+            super().__init__(mask.event_ndims, parameters, validate_args=validate_args, name=name)
+
+    @property
+    def mask(self):
+        """The partition: which part stays."""
+        return self._mask
+
+    @property
+    def conditioner(self):
+        """The network that maps what stays to log-scales and shifts."""
+        return self._conditioner
 
     def _inverse_and_log_det(self, x):
         stays, changes, merge = self._split(x)
-        log_scale, shift = tf.unstack(self._condition(stays, changes, 2), axis=-2)
+        log_scale, shift = self._condition(stays, changes)
         return merge(changes * tf.exp(log_scale) + shift), self._sum(log_scale)
 
     def _forward_and_log_det(self, z):
         stays, changes, merge = self._split(z)
-        log_scale, shift = tf.unstack(self._condition(stays, changes, 2), axis=-2)
+        log_scale, shift = self._condition(stays, changes)
         return merge((changes - shift) * tf.exp(-log_scale)), -self._sum(log_scale)
+
+    def _split(self, x):
+        """What the conditioner sees, what is scaled and shifted, and how to join them again."""
+        if isinstance(self.mask, ChannelHalves):
+            stays, changes = self.mask.split(x)
+            return stays, changes, lambda changed: self.mask.merge(stays, changed)
+        # Log-scale and shift are zero where a checkerboard's pixels stay, so that the whole image
+        # can be scaled and shifted.
+        return x * self.mask.stays(x), x, lambda changed: changed
+
+    def _condition(self, stays, changes):
+        """Log-scales and shifts, each of the shape of `changes`."""
+        batch_ndims = stays.shape.rank - self.mask.event_ndims
+        batch, event = sizes(stays)[:batch_ndims], sizes(stays)[batch_ndims:]
+        outputs = tf.convert_to_tensor(self.conditioner(tf.reshape(stays, [-1, *event])))
+        if outputs.shape[-1] != 2 * changes.shape[-1]:
+            raise ValueError(
+                f"conditioner must return log-scales and shifts, {2 * changes.shape[-1]} values on "
+                f"its last axis, for {self.mask}; got shape {outputs.shape}"
+            )
+        outputs = tf.reshape(outputs, [*batch, *event[:-1], outputs.shape[-1]])
+        outputs = tf.cast(outputs, changes.dtype)
+        if isinstance(self.mask, Checkerboard):
+            outputs *= 1 - self.mask.stays(changes)
+        if self.validate_args:
+            outputs = tf.debugging.check_numerics(
+                outputs, f"{self.name}: log-scales or shifts from the conditioner are not finite"
+            )
+        return tf.split(outputs, 2, axis=-1)
+
+    def _sum(self, log_scale):
+        return tf.reduce_sum(log_scale, axis=list(range(-self.mask.event_ndims, 0)))

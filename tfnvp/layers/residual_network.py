@@ -8,13 +8,10 @@ from tfnvp.layers.scaled_tanh import ScaledTanh
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 from tfnvp.masks import checkerboard
 
-# Of the log-scales of mixture components.
-_BOUND = 4.0
-
 
 @keras.saving.register_keras_serializable(package="tfnvp")
 class ResidualNetwork(keras.layers.Layer):
-    """The residual network that gives an image coupling its parameters.
+    """The residual network that gives an image coupling its log-scales and shifts.
 
     The input is batch-normalised, doubled where it came under a checkerboard (half of it is zeros),
     concatenated with its negation and with the mask, and rectified; a 3x3 convolution leads to
@@ -32,15 +29,13 @@ class ResidualNetwork(keras.layers.Layer):
             channel halves.
         momentum: of the batch normalizations' averages, see `RunningMoments`.
         scale_l2: L2 coefficient on the lengths of the weight-normalised kernels.
-        components: of the mixtures of a `MixtureCoupling`; 0 for an `AffineCoupling`.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
         x: [N, H, W, C]. training: as in Keras.
 
     Returns:
-        [N, H, W, (2 + 3 * components) * channels]: log-scales, shifts, and the mixtures'
-        log-weights, means and log-scales (within -4 and 4), in the layer's variable dtype whatever
+        [N, H, W, 2 * channels], log-scales and then shifts, in the layer's variable dtype whatever
         the policy's compute dtype.
 
     Raises:
@@ -55,7 +50,6 @@ class ResidualNetwork(keras.layers.Layer):
         checkerboard_parity=None,
         momentum=0.9,
         scale_l2=5e-5,
-        components=0,
         **kwargs,
     ):
         if not isinstance(blocks, int) or blocks < 0:
@@ -67,7 +61,6 @@ class ResidualNetwork(keras.layers.Layer):
         self.checkerboard_parity = checkerboard_parity
         self.momentum = momentum
         self.scale_l2 = scale_l2
-        self.components = components
 
         def norm(name, **options):
             return FusedBatchNormalization(momentum, dtype=self.dtype_policy, name=name, **options)
@@ -91,8 +84,7 @@ class ResidualNetwork(keras.layers.Layer):
         ]
         self.skips = [conv(f"skip{i}", filters, 1) for i in range(blocks + 1)]
         self.output_norm = norm("output_norm")
-        outputs = (2 + 3 * components) * channels
-        self.output_conv = conv("output_conv", outputs, 1, scale_initializer="zeros")
+        self.output_conv = conv("output_conv", 2 * channels, 1, scale_initializer="zeros")
         self.log_scale = ScaledTanh(
             regularizer=keras.regularizers.L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
         )
@@ -117,11 +109,8 @@ class ResidualNetwork(keras.layers.Layer):
             h += conv2(tf.nn.relu(norm2(r, training=training)))
             total += skip(h)
         outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
-        outputs = tf.cast(outputs, self.variable_dtype)
-        mixtures = self.components * self.channels
-        log_scale, others, log_scales = tf.split(outputs, [self.channels, -1, mixtures], axis=-1)
-        bounded = _BOUND * tf.tanh(log_scales / _BOUND)
-        return tf.concat([self.log_scale(log_scale), others, bounded], axis=-1)
+        log_scale, shift = tf.split(tf.cast(outputs, self.variable_dtype), 2, axis=-1)
+        return tf.concat([self.log_scale(log_scale), shift], axis=-1)
 
     def _doubled(self, x):
         """The normalised input with its negation, and the mask where there is one."""
@@ -133,7 +122,7 @@ class ResidualNetwork(keras.layers.Layer):
         return tf.concat([2 * x, -2 * x, mask], axis=-1)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], (2 + 3 * self.components) * self.channels)
+        return (*input_shape[:-1], 2 * self.channels)
 
     def get_config(self):
         return {
@@ -144,5 +133,4 @@ class ResidualNetwork(keras.layers.Layer):
             "checkerboard_parity": self.checkerboard_parity,
             "momentum": self.momentum,
             "scale_l2": self.scale_l2,
-            "components": self.components,
         }

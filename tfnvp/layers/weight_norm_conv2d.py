@@ -1,5 +1,7 @@
 """Convolution with weight normalization."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -56,9 +58,11 @@ class WeightNormConv2D(keras.layers.Layer):
         self.scale_regularizer = keras.regularizers.get(scale_regularizer)
 
     def build(self, input_shape):
-        # Kept out of autocast: a norm taken in bfloat16 would be off by parts in a hundred.
+        self.kernel_shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
+        # A matrix with a column for each output channel, for optimizers that treat matrices apart,
+        # as Keras' Muon does. Out of autocast: a norm taken in bfloat16 would be off by percents.
         self.direction = self.add_weight(
-            (self.kernel_size, self.kernel_size, input_shape[-1], self.filters),
+            (math.prod(self.kernel_shape[:-1]), self.filters),
             "he_normal",
             name="direction",
             autocast=False,
@@ -76,11 +80,12 @@ class WeightNormConv2D(keras.layers.Layer):
             self.bias = self.add_weight((self.filters,), "zeros", name="bias")
 
     def call(self, x):
-        kernel = tf.convert_to_tensor(self.direction)
-        length = tf.math.rsqrt(tf.reduce_sum(tf.square(kernel), axis=[0, 1, 2]))
+        direction = tf.convert_to_tensor(self.direction)
+        length = tf.math.rsqrt(tf.reduce_sum(tf.square(direction), axis=0))
         if self.use_scale:
             length *= self.scale
-        x = tf.nn.conv2d(x, tf.cast(kernel * length, x.dtype), strides=1, padding="SAME")
+        kernel = tf.reshape(tf.cast(direction * length, x.dtype), self.kernel_shape)
+        x = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
         return tf.nn.bias_add(x, tf.convert_to_tensor(self.bias)) if self.use_bias else x
 
     def compute_output_shape(self, input_shape):

@@ -13,7 +13,6 @@ from tfnvp.bijectors import (
     FactorOut,
     ImageLogit,
     InvertibleConv1x1,
-    MixtureCoupling,
     Squeeze,
 )
 from tfnvp.checks import assert_all, check_positive_int
@@ -48,8 +47,6 @@ class ImageRealNVP(FlowModel):
         momentum: of the running statistics of all batch normalizations, see `RunningMoments`.
         scale_l2: L2 coefficient on weight-norm scales, in the loss (bits/dim).
         mixing: whether an `InvertibleConv1x1` comes before each coupling (beyond the paper).
-        components: of the mixtures of a `MixtureCoupling` in place of each affine coupling (beyond
-            the paper); 0 for affine couplings.
         **kwargs: further arguments of `keras.Model`, such as `dtype`.
 
     Raises:
@@ -62,9 +59,6 @@ class ImageRealNVP(FlowModel):
         TensorShape([5])
     """
 
-    #: The layer that holds the statistics of a batch normalization.
-    moments_class = RunningMoments
-
     def __init__(
         self,
         image_shape,
@@ -76,7 +70,6 @@ class ImageRealNVP(FlowModel):
         momentum=0.9,
         scale_l2=5e-5,
         mixing=False,
-        components=0,
         **kwargs,
     ):
         for name, value in (
@@ -95,7 +88,6 @@ class ImageRealNVP(FlowModel):
         self.momentum = momentum
         self.scale_l2 = scale_l2
         self.mixing = mixing
-        self.components = components
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
         self.dequantization = Dequantization(levels, dtype=self.variable_dtype)
         self.dequantization.build((None, *self.image_shape))
@@ -140,7 +132,6 @@ class ImageRealNVP(FlowModel):
             "momentum": self.momentum,
             "scale_l2": self.scale_l2,
             "mixing": self.mixing,
-            "components": self.components,
         }
 
     # Architecture.
@@ -183,7 +174,6 @@ class ImageRealNVP(FlowModel):
                 checkerboard_parity=mask.parity if masked else None,
                 momentum=self.momentum,
                 scale_l2=self.scale_l2,
-                components=self.components,
                 dtype=self.dtype_policy,
             )
             network.build((None, None, None, changing))
@@ -191,13 +181,9 @@ class ImageRealNVP(FlowModel):
                 matrix = InvertibleMatrix(dtype=self.variable_dtype)
                 matrix.build((None, None, None, channels))
                 bijectors.append(InvertibleConv1x1(matrix))
-            moments = self.moments_class(self.momentum, dtype=self.variable_dtype)
+            moments = RunningMoments(self.momentum, dtype=self.variable_dtype)
             moments.build((None, None, None, changing))
-            if self.components:
-                coupling = MixtureCoupling(mask, network, self.components)
-            else:
-                coupling = AffineCoupling(mask, network)
-            bijectors += [coupling, BatchNormalization(mask, moments)]
+            bijectors += [AffineCoupling(mask, network), BatchNormalization(mask, moments)]
         return bijectors
 
     # Images.
