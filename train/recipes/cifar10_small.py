@@ -12,9 +12,10 @@ def recipe():
         description="CIFAR-10, 32x32 colour (TFDS cifar10), a small model",
         preset="cifar10_small",
         load=functools.partial(tfnvp.data.load, "cifar10"),
-        epochs=12,
+        epochs=9,
         batch_size=16,
         learning_rate=4e-3,
+        muon=True,
         flip=True,
         mixed_precision=True,
     )

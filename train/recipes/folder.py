@@ -18,5 +18,6 @@ def recipe(data=None, image_size=32):
         epochs=20,
         batch_size=32,
         learning_rate=4e-3,
+        muon=True,
         mixed_precision=True,
     )

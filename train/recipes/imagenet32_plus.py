@@ -6,12 +6,13 @@ from train.recipes import imagenet32
 
 
 def recipe():
-    """The paper's model and data, its steps of training, and beyond: warm-up and cosine decay."""
+    """The paper's model and data, its steps of training, and beyond: Muon, warm-up and cosine decay."""
     return dataclasses.replace(
         imagenet32.recipe(),
         description="ImageNet at 32x32 (TFDS downsampled_imagenet/32x32 2.0.0), beyond the paper",
         preset="imagenet32_plus",
         warmup_steps=2000,
+        muon=True,
         decay=True,
         mixed_precision=True,
         paper_bits_per_dim=None,
