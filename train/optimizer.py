@@ -39,6 +39,6 @@ def make_optimizer(steps, learning_rate, warmup_steps=0, decay=True, weight_deca
         learning_rate,
         adam_weight_decay=options["weight_decay"],
         exclude_layers=_NOT_MUONS,
-        rms_rate=0.4,
+        rms_rate=0.6,
         **options,
     )
