@@ -31,8 +31,23 @@ def test_unknown_preset_lists_the_known_ones():
 
 
 def test_a_preset_without_weights_lists_those_that_have_them():
-    with pytest.raises(ValueError, match=r"'imagenet64' comes without weights"):
+    message = (
+        r"'imagenet64' comes without weights, train it; those with weights: cifar10_small, digits"
+    )
+    with pytest.raises(ValueError, match=message):
         tfnvp.ImageRealNVP.from_preset("imagenet64", load_weights=True)
+
+
+def test_what_ships_is_small():
+    assert presets.trained() == ["cifar10_small", "digits"]
+    for name in presets.trained():
+        assert presets.weights_path(name).stat().st_size < 6e6
+        assert presets.card(name)["preset"] == name
+
+
+def test_weights_fit_their_own_architecture_alone():
+    with pytest.raises(ValueError, match=r"'digits' do not fit .*'filters': 8"):
+        tfnvp.ImageRealNVP.from_preset("digits", load_weights=True, filters=8)
 
 
 @pytest.mark.parametrize("name", presets.trained())

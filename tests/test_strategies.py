@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 # In a process of its own: logical devices are set up before TensorFlow starts.
 PROGRAM = """
-import contextlib, json
+import contextlib, dataclasses, json, pathlib, sys, tempfile
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -19,7 +20,7 @@ random = np.random.RandomState(0)
 # 21 rows in batches of 8: the last batch, of 5, is split 3 and 2.
 images = random.uniform(size=(21, 4, 4, 1))
 
-def train(scope):
+def fit(scope):
     keras.utils.set_random_seed(0)
     with scope:
         model = tfnvp.ImageRealNVP((4, 4, 1), 1, 4, 1, dtype="float64")
@@ -30,20 +31,40 @@ def train(scope):
     weights = [w.numpy().tolist() for w in model.weights if "float" in w.dtype]
     return {"history": history, "evaluation": evaluation, "weights": weights}
 
-one = train(contextlib.nullcontext())
+one = fit(contextlib.nullcontext())
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-two = train(strategy.scope())
+two = fit(strategy.scope())
 
 layer = tfnvp.layers.Dequantization(256, seed=0)
 noise = strategy.run(lambda: layer(tf.zeros([1, 4, 4, 1], tf.uint8), training=True))
 noise = [n.numpy().tolist() for n in strategy.experimental_local_results(noise)]
-print(json.dumps({"one": one, "two": two, "noise": noise}))
+
+# The training program, which would take GPUs, takes these devices.
+sys.path.insert(0, sys.argv[1])
+import train.run
+from train import recipe as recipes
+
+runs = []
+run = strategy.run
+strategy.run = lambda *args, **kwargs: runs.append(args) or run(*args, **kwargs)
+train.run.STRATEGIES["mirrored"] = lambda: strategy
+recipe = dataclasses.replace(
+    recipes.get("digits"), overrides={"filters": 4, "residual_blocks": 1, "num_scales": 1}
+)
+with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(sys.stderr):
+    settings = train.run.Settings(
+        "digits", pathlib.Path(directory) / "run", 2, 64, 2e-3, False, 0, False, 3, None, "mirrored"
+    )
+    figures = train.run.train(recipe, settings)
+program = {"figures": figures, "runs": len(runs)}
+print(json.dumps({"one": one, "two": two, "noise": noise, "program": program}))
 """
 
 
 @pytest.fixture(scope="module")
 def results():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", PROGRAM, root], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -62,3 +83,10 @@ def test_replicas_draw_noise_of_their_own(results):
     first, second = (np.array(noise) for noise in results["noise"])
     assert first.shape == second.shape == (1, 4, 4, 1)
     assert not np.isclose(first, second).any()
+
+
+def test_the_training_program_runs_under_a_strategy(results):
+    figures = results["program"]["figures"]
+    assert results["program"]["runs"] > 0
+    assert figures["images_seen"] == 3 * 64
+    assert all(3 < figures[split] < 6 for split in ("train", "validation", "test"))

@@ -36,6 +36,10 @@ def main(
             help="conditioners in bfloat16 [default: by the recipe, where the hardware has it]",
         ),
     ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="mirrored: on all GPUs of this machine, each with its part of a batch"),
+    ] = None,
     limit_steps: Annotated[
         int | None, typer.Option(min=1, help="optimizer steps in all, batches of each evaluation")
     ] = None,
@@ -57,9 +61,10 @@ def main(
     """
     try:
         import tfnvp  # noqa: F401  (before all that imports TensorFlow: it keeps it quiet)
+        from tfnvp.checks import check_choice
         from train import hardware
         from train import recipe as recipes
-        from train.run import Settings, train
+        from train.run import STRATEGIES, Settings, train
 
         options = {"data": data, "image_size": image_size}
         options = {name: value for name, value in options.items() if value is not None}
@@ -69,6 +74,8 @@ def main(
             raise ValueError("--export-to and --no-export exclude each other")
         if learning_rate is not None and not learning_rate > 0:
             raise ValueError(f"--learning-rate must be positive, got {learning_rate}")
+        if strategy is not None:
+            check_choice("--strategy", strategy, sorted(STRATEGIES))
         chosen = recipes.get(recipe, **options)
         if run_dir is None:
             run_dir = _newest(recipe) if resume else Path("runs", recipe, _timestamp())
@@ -87,6 +94,7 @@ def main(
             resume=resume,
             limit_steps=limit_steps,
             export_to=export_to,
+            strategy=strategy,
         )
         train(chosen, settings)
     except (ValueError, OSError) as error:

@@ -16,6 +16,9 @@ import tfnvp
 from tfnvp import plotting
 from train.callbacks import BestModel, Samples, StopAfter
 
+# How training is spread over devices.
+STRATEGIES = {"mirrored": tf.distribute.MirroredStrategy}
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -29,6 +32,7 @@ class Settings:
         resume: whether to go on with what `run_dir` holds.
         limit_steps: optimizer steps in all, and batches of every evaluation; None for no limit.
         export_to: directory of the SavedModel's versions, a `Path`; None for no export.
+        strategy: a name of `STRATEGIES`, or None to train on one device.
     """
 
     recipe_name: str
@@ -41,6 +45,7 @@ class Settings:
     resume: bool
     limit_steps: int | None
     export_to: Path | None
+    strategy: str | None = None
 
 
 def train(recipe, settings):
@@ -65,8 +70,12 @@ def train(recipe, settings):
     )
     validation = _limited(recipe.load("validation", settings.batch_size), settings)
     policy = "mixed_bfloat16" if settings.mixed_precision else "float32"
-    model = tfnvp.ImageRealNVP.from_preset(recipe.preset, dtype=policy, **recipe.overrides)
-    model.compile(optimizer=_optimizer(recipe, settings, len(training)))
+    strategy = (
+        STRATEGIES[settings.strategy]() if settings.strategy else tf.distribute.get_strategy()
+    )
+    with strategy.scope():
+        model = tfnvp.ImageRealNVP.from_preset(recipe.preset, dtype=policy, **recipe.overrides)
+        model.compile(optimizer=_optimizer(recipe, settings, len(training)))
 
     fresh = not settings.run_dir.exists()
     settings.run_dir.mkdir(parents=True, exist_ok=True)

@@ -193,6 +193,10 @@ def test_limit_steps_counts_over_epochs(tmp_path):
         (["folder", "--run-dir", "{new}", "--data", "{full}"], "{full}"),
         (["digits", "--run-dir", "{new}", "--data", "{full}"], "recipe 'folder' alone"),
         (["digits", "--run-dir", "{new}", "--learning-rate", "0"], "--learning-rate"),
+        (
+            ["digits", "--run-dir", "{new}", "--strategy", "two"],
+            "--strategy 'two'; known: mirrored",
+        ),
         (["digits", "--run-dir", "/proc/nosuch"], "/proc/nosuch"),
         (["cifar10_small", "--run-dir", "{new}"], "TFDS_DATA_DIR"),
         (["lsun_tower", "--run-dir", "{new}"], "tfds.load('lsun/tower:3.1.0')"),

@@ -6,7 +6,7 @@ from train.recipes import imagenet32
 
 
 def recipe():
-    """The paper's model and data, its steps of training, and beyond: Muon, warm-up and cosine decay."""
+    """The paper's data and steps of training, with 1x1 convolutions, Muon, warm-up and decay."""
     return dataclasses.replace(
         imagenet32.recipe(),
         description="ImageNet at 32x32 (TFDS downsampled_imagenet/32x32 2.0.0), beyond the paper",
