@@ -154,15 +154,17 @@ def test_the_real_images_take_two_steps(name, tmp_path):
     assert all(6 < figures[split] < 9 for split in tfnvp.data.SPLITS)
 
 
-# The paper's architectures: their data sets share three of them.
-@pytest.mark.parametrize("name", ["cifar10", "imagenet32", "celeb_a"])
+# The paper's data sets share three architectures.
+@pytest.mark.parametrize(
+    "name", ["cifar10", "imagenet32", "celeb_a", "cifar10_plus", "imagenet32_plus"]
+)
 @pytest.mark.usefixtures("eagerly")
 def test_every_architecture_takes_two_steps_at_reduced_width(name, tfds_directory, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
     keras.utils.set_random_seed(0)
     recipe = recipes.get(name)
     model = tfnvp.ImageRealNVP.from_preset(recipe.preset, filters=2)
-    model.compile(optimizer=keras.optimizers.Adam(recipe.learning_rate))
+    model.compile(optimizer=recipe.optimizer(2, recipe.learning_rate))
     images = recipe.load("train", 3, flip=recipe.flip)
     before = [variable.numpy() for variable in model.trainable_variables]
     history = model.fit(images.take(2), verbose=0, shuffle=False)
