@@ -12,7 +12,7 @@ def recipe():
         description="CIFAR-10, 32x32 colour (TFDS cifar10), a small model",
         preset="cifar10_small",
         load=functools.partial(tfnvp.data.load, "cifar10"),
-        epochs=9,
+        epochs=7,
         batch_size=16,
         learning_rate=4e-3,
         muon=True,
