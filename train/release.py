@@ -20,6 +20,9 @@ import typer
 
 def release(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="of a finished run")],
+    data: Annotated[
+        str | None, typer.Option(help="what it was trained on, if the card does not say it whole")
+    ] = None,
     package: Annotated[Path, typer.Option(help="where the weights go")] = Path("tfnvp/weights"),
     saved_models: Annotated[Path, typer.Option(help="where the SavedModel goes")] = Path(
         "saved_models"
@@ -30,12 +33,15 @@ def release(
 
     import keras  # isort: skip
 
-    preset = json.loads((run_dir / "card.json").read_text())["preset"]
+    card = json.loads((run_dir / "card.json").read_text())
+    if data:
+        card["data"] = data
+    preset = card["preset"]
     # Not compiled: the optimizer's state is none of the weights.
     model = keras.models.load_model(run_dir / "model.keras", compile=False)
     package.mkdir(exist_ok=True)
     model.save_weights(package / f"{preset}.weights.h5")
-    shutil.copy(run_dir / "card.json", package / f"{preset}.json")
+    (package / f"{preset}.json").write_text(json.dumps(card, indent=2) + "\n")
     version = saved_models / preset / "1"
     with tempfile.TemporaryDirectory(dir=saved_models) as written:
         exported = tfnvp.export_saved_model(model, written)

@@ -199,6 +199,7 @@ def _write_card(figures, recipe, settings, model):
         "preset": recipe.preset,
         "data": recipe.description,
         "parameters": model.count_params(),
+        "images": {split: len(recipe.load(split, None)) for split in tfnvp.data.SPLITS},
         "bits_per_dim": {split: round(figures[split], 4) for split in tfnvp.data.SPLITS},
         "dequantization": "uniform",
         "images_seen": figures["images_seen"],

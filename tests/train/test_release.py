@@ -19,14 +19,14 @@ def test_release_leaves_weights_card_and_saved_model(tmp_path, tiny_model, monke
     old.mkdir(parents=True)
     (old / "old").touch()
 
-    release(run, tmp_path / "weights", saved_models)
+    release(run, "some digits", tmp_path / "weights", saved_models)
     assert [path.name for path in saved_models.rglob("*")].count("saved_model.pb") == 1
     assert (old / "saved_model.pb").is_file() and not (old / "old").exists()
     assert [path.name for path in saved_models.iterdir()] == ["digits"]
 
     monkeypatch.setattr(tfnvp.presets, "_WEIGHTS", tmp_path / "weights")
     assert tfnvp.presets.trained() == ["digits"]
-    assert tfnvp.presets.card("digits")["seed"] == 3
+    assert tfnvp.presets.card("digits") == {"preset": "digits", "seed": 3, "data": "some digits"}
     again = tfnvp.ImageRealNVP.from_preset(
         "digits", load_weights=True, **sizes, image_shape=(8, 8, 1)
     )

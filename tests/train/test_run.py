@@ -65,6 +65,7 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
     }
     card = json.loads((run_dir / "card.json").read_text())
     assert card["preset"] == "digits"
+    assert card["images"] == {"train": 1297, "validation": 200, "test": 300}
     assert card["bits_per_dim"]["test"] == pytest.approx(figures["test"], abs=1e-4)
     rows = history(run_dir)
     validation = [float(row["val_bits_per_dim"]) for row in rows]
