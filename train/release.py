@@ -40,7 +40,9 @@ def release(
     # Not compiled: the optimizer's state is none of the weights.
     model = keras.models.load_model(run_dir / "model.keras", compile=False)
     package.mkdir(exist_ok=True)
-    model.save_weights(package / f"{preset}.weights.h5")
+    weights = package / f"{preset}.weights.h5"
+    model.save_weights(weights)
+    _pack(weights)
     (package / f"{preset}.json").write_text(json.dumps(card, indent=2) + "\n")
     version = saved_models / preset / "1"
     with tempfile.TemporaryDirectory(dir=saved_models) as written:
@@ -49,6 +51,27 @@ def release(
         version.parent.mkdir(exist_ok=True)
         exported.rename(version)
     print(version)
+
+
+def _pack(path):
+    """Writes an HDF5 file anew, compressed: hundreds of small tensors have large headers."""
+    import h5py  # Keras', for weights
+
+    packed = path.with_name(f".packing-{path.name}")
+    with h5py.File(path) as source, h5py.File(packed, "w", libver="latest") as target:
+
+        def copy(name, item):
+            if isinstance(item, h5py.Dataset):
+                # A scalar cannot be compressed.
+                options = {"compression": "gzip", "shuffle": True} if item.shape else {}
+                copied = target.create_dataset(name, data=item[()], **options)
+            else:
+                copied = target.require_group(name)
+            copied.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
+    packed.replace(path)
 
 
 if __name__ == "__main__":
