@@ -71,5 +71,5 @@ class StopAfter(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Asks Keras to stop."""
-        if int(self.model.optimizer.iterations) >= self.steps:
+        if keras.ops.convert_to_numpy(self.model.optimizer.iterations) >= self.steps:
             self.model.stop_training = True

@@ -179,7 +179,10 @@ def _limited(images, settings):
 def _images_seen(model, recipe, settings):
     """Images that the optimizer has seen, over all parts of the run."""
     images = len(recipe.load("train", None))
-    epochs, steps = divmod(int(model.optimizer.iterations), -(-images // settings.batch_size))
+    epochs, steps = divmod(
+        int(keras.ops.convert_to_numpy(model.optimizer.iterations)),
+        -(-images // settings.batch_size),
+    )
     return epochs * images + steps * settings.batch_size
 
 
