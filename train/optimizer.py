@@ -8,7 +8,7 @@ _NOT_MUONS = ["output_conv", "invertible_matrix"]
 
 
 def make_optimizer(steps, learning_rate, warmup_steps=0, decay=True, weight_decay=0.0, muon=False):
-    """Its learning rate is warmed up linearly and then, with `decay`, left by a cosine to zero.
+    """Adam or Muon, with a linear warm-up and then, with `decay`, a cosine to zero.
 
     Gradients are clipped to a global norm of 100, as the authors' code of Real NVP has it.
 
