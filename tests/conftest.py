@@ -30,6 +30,12 @@ def _random_weight(variable, random):
     return random.normal(0, 0.3, shape)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same initial weights and noise in every run of a test."""
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="session")
 def randomize():
     """randomize(*layers or models, seed=0): weights far from the identity that training starts at.
