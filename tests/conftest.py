@@ -57,12 +57,20 @@ def randomize():
 
 @pytest.fixture(scope="session")
 def count_operations():
-    """count_operations(f, *args): a Counter of the kinds of operations in the graph of f."""
+    """count_operations(f, *args): a Counter of the kinds of operations that a call of f runs."""
 
     def count(function, *args):
         graph = tf.function(function).get_concrete_function(*args).graph.as_graph_def()
-        nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-        return Counter(node.op for node in nodes)
+        functions = {f.signature.name: f.node_def for f in graph.library.function}
+
+        def run(nodes):
+            counter = Counter(node.op for node in nodes)
+            for node in nodes:
+                for name in (value.func.name for value in node.attr.values() if value.func.name):
+                    counter += run(functions[name])
+            return counter
+
+        return run(graph.node)
 
     return count
 

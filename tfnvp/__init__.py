@@ -9,7 +9,7 @@ from tfnvp import _environment
 with _environment.quiet_if_asked():
     _environment.check()
 
-    from tfnvp import bijectors, data, layers, masks, metrics, plotting, presets
+    from tfnvp import bijectors, data, layers, masks, metrics, optimizers, plotting, presets
     from tfnvp.export import export_saved_model
     from tfnvp.models import FlowModel, ImageRealNVP, VectorRealNVP
 
@@ -25,6 +25,7 @@ __all__ = [
     "layers",
     "masks",
     "metrics",
+    "optimizers",
     "plotting",
     "presets",
 ]

@@ -5,6 +5,7 @@ positions change, and how the two parts are told apart. A checkerboard keeps the
 multiplication; channel halves are cut apart, so that nothing is computed for the half that stays.
 """
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -29,8 +30,10 @@ def checkerboard(height, width, parity, dtype=tf.float32):
         >>> checkerboard(2, 2, parity=0)[..., 0].numpy().tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    rows = tf.range(height)[:, tf.newaxis, tf.newaxis]
-    columns = tf.range(width)[tf.newaxis, :, tf.newaxis]
+    # Of known sizes it is one constant in a graph.
+    known = isinstance(height, int) and isinstance(width, int)
+    arange = np.arange if known else tf.range
+    rows, columns = arange(height)[:, None, None], arange(width)[None, :, None]
     return tf.cast(1 - (rows + columns + _check_parity(parity)) % 2, dtype)
 
 

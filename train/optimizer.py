@@ -2,6 +2,8 @@
 
 import keras
 
+from tfnvp import optimizers
+
 # Of the conditioners the convolutions' directions are matrices that Muon makes orthogonal steps of;
 # the last of them, and the matrices of 1x1 convolutions on images, are Adam's.
 _NOT_MUONS = ["output_conv", "invertible_matrix"]
@@ -34,8 +36,8 @@ def make_optimizer(steps, learning_rate, warmup_steps=0, decay=True, weight_deca
         )
     options = {"weight_decay": weight_decay or None, "global_clipnorm": 100.0}
     if not muon:
-        return keras.optimizers.Adam(learning_rate, **options)
-    return keras.optimizers.Muon(
+        return optimizers.Adam(learning_rate, **options)
+    return optimizers.Muon(
         learning_rate,
         adam_weight_decay=options["weight_decay"],
         exclude_layers=_NOT_MUONS,

@@ -52,7 +52,7 @@ class FusedBatchNormalization(keras.layers.Layer):
         elif fused and tf.distribute.get_strategy().num_replicas_in_sync == 1:
             x, mean, variance = _fused(x, scale, offset, None, None, self.epsilon, training=True)
             # The kernel divides by the batch's variance and returns N / (N - 1) times it.
-            count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), variance.dtype)
+            count = tf.cast(tf.size(x), variance.dtype) / x.shape[-1]
             self.moments.update(mean, variance * (1 - 1 / count))
             return x
         else:

@@ -4,13 +4,15 @@ import keras
 import tensorflow as tf
 
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
+from tfnvp.layers.pure_layer import PureLayer
 from tfnvp.layers.scaled_tanh import ScaledTanh
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 from tfnvp.masks import checkerboard
+from tfnvp.shapes import sizes
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class ResidualNetwork(keras.layers.Layer):
+class ResidualNetwork(PureLayer):
     """The residual network that gives an image coupling its log-scales and shifts.
 
     The input is batch-normalised, doubled where it came under a checkerboard (half of it is zeros),
@@ -29,7 +31,7 @@ class ResidualNetwork(keras.layers.Layer):
             channel halves.
         momentum: of the batch normalizations' averages, see `RunningMoments`.
         scale_l2: L2 coefficient on the lengths of the weight-normalised kernels.
-        **kwargs: further arguments of `keras.layers.Layer`.
+        **kwargs: further arguments of `PureLayer`: `remat`, and those of `keras.layers.Layer`.
 
     Call arguments:
         x: [N, H, W, C]. training: as in Keras.
@@ -99,7 +101,7 @@ class ResidualNetwork(keras.layers.Layer):
             layer.build(features)
         self.log_scale.build((*input_shape[:-1], self.channels))
 
-    def call(self, x, training=None):
+    def compute(self, x, training):
         h = self.input_conv(tf.nn.relu(self._doubled(self.input_norm(x, training=training))))
         total = self.skips[0](h)
         for (norm1, conv1, norm2, conv2), skip in zip(
@@ -116,9 +118,9 @@ class ResidualNetwork(keras.layers.Layer):
         """The normalised input with its negation, and the mask where there is one."""
         if self.checkerboard_parity is None:
             return tf.concat([x, -x], axis=-1)
-        shape = tf.shape(x)
-        mask = checkerboard(shape[1], shape[2], self.checkerboard_parity, x.dtype)
-        mask = tf.broadcast_to(mask, [shape[0], shape[1], shape[2], 1])
+        batch, height, width, _ = sizes(x)
+        mask = checkerboard(height, width, self.checkerboard_parity, x.dtype)
+        mask = tf.broadcast_to(mask, [batch, height, width, 1])
         return tf.concat([2 * x, -2 * x, mask], axis=-1)
 
     def compute_output_shape(self, input_shape):

@@ -58,10 +58,12 @@ class RunningMoments(keras.layers.Layer):
 
     def update(self, mean, variance):
         """Takes a batch's moments, [C] each, into the averages."""
-        batches = self.momentum * self.batches + 1
+        # In few operations: there are hundreds of these in a model.
+        batches = self.momentum * tf.convert_to_tensor(self.batches) + 1
         self.batches.assign(batches)
-        self.mean.assign_add(tf.stop_gradient(mean - self.mean) / batches)
-        self.variance.assign_add(tf.stop_gradient(variance - self.variance) / batches)
+        for average, value in ((self.mean, mean), (self.variance, variance)):
+            before = tf.convert_to_tensor(average)
+            average.assign(before + (value - before) / batches)
 
     def get_config(self):
         config = super().get_config()

@@ -80,11 +80,9 @@ class WeightNormConv2D(keras.layers.Layer):
             self.bias = self.add_weight((self.filters,), "zeros", name="bias")
 
     def call(self, x):
-        direction = tf.convert_to_tensor(self.direction)
-        length = tf.math.rsqrt(tf.reduce_sum(tf.square(direction), axis=0))
-        if self.use_scale:
-            length *= self.scale
-        kernel = tf.reshape(tf.cast(direction * length, x.dtype), self.kernel_shape)
+        scale = [tf.convert_to_tensor(self.scale)] if self.use_scale else []
+        kernel = _weight_norm(tf.convert_to_tensor(self.direction), *scale)
+        kernel = tf.reshape(tf.cast(kernel, x.dtype), self.kernel_shape)
         x = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
         return tf.nn.bias_add(x, tf.convert_to_tensor(self.bias)) if self.use_bias else x
 
@@ -101,3 +99,19 @@ class WeightNormConv2D(keras.layers.Layer):
             "scale_initializer": keras.initializers.serialize(self.scale_initializer),
             "scale_regularizer": keras.regularizers.serialize(self.scale_regularizer),
         }
+
+
+@tf.custom_gradient
+def _weight_norm(direction, *scale):
+    """The columns of a matrix, of length one or, if given, of the lengths `scale`."""
+    factor = tf.math.rsqrt(tf.reduce_sum(tf.square(direction), axis=0))
+    unit = direction * factor
+    if scale:
+        factor *= scale[0]
+
+    # In a third of the operations that autodiff makes of it.
+    def gradient(upstream):
+        along = tf.reduce_sum(unit * upstream, axis=0)
+        return (upstream - unit * along) * factor, *(along for _ in scale)
+
+    return direction * factor, gradient

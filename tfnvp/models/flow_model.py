@@ -183,9 +183,9 @@ class FlowModel(keras.Model):
         x = self._check(_data_of(data))
         with tf.GradientTape() as tape:
             bits = self.bits(self(x, training=True))
-            penalty = tf.add_n(self.losses) if self.losses else tf.zeros([], bits.dtype)
+            penalty = self._penalty(bits.dtype)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            loss = metrics.global_mean(bits) + tf.cast(penalty, bits.dtype) / replicas
+            loss = metrics.global_mean(bits) + penalty / replicas
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
@@ -194,16 +194,20 @@ class FlowModel(keras.Model):
     def test_step(self, data):
         """Bits per dimension of a batch, as `evaluate` calls it."""
         bits = self.bits(self(self._check(_data_of(data)), training=False))
-        return self._update_metrics(bits, tf.add_n(self.losses) if self.losses else 0.0)
+        return self._update_metrics(bits, self._penalty(bits.dtype))
 
     def predict_step(self, data):
         """log p(x) of a batch, as `predict` calls it."""
         return self(self._check(_data_of(data)), training=False)
 
+    def _penalty(self, dtype):
+        losses = self.losses  # each look at it makes operations anew
+        return tf.cast(tf.add_n(losses), dtype) if losses else tf.zeros([], dtype)
+
     def _update_metrics(self, bits, penalty):
         # Sums and counts over rows: right for a last batch that is smaller.
         self._bits_per_dim.update_state(bits)
-        self._loss.update_state(bits + tf.cast(penalty, bits.dtype))
+        self._loss.update_state(bits + penalty)
         return {metric.name: metric.result() for metric in self.metrics}
 
     @property

@@ -47,6 +47,8 @@ class ImageRealNVP(FlowModel):
         momentum: of the running statistics of all batch normalizations, see `RunningMoments`.
         scale_l2: L2 coefficient on weight-norm scales, in the loss (bits/dim).
         mixing: whether an `InvertibleConv1x1` comes before each coupling (beyond the paper).
+        remat: whether training computes each conditioner again for its gradient instead of keeping
+            what is inside it: less memory, more time; nothing else changes.
         **kwargs: further arguments of `keras.Model`, such as `dtype`.
 
     Raises:
@@ -70,6 +72,7 @@ class ImageRealNVP(FlowModel):
         momentum=0.9,
         scale_l2=5e-5,
         mixing=False,
+        remat=False,
         **kwargs,
     ):
         for name, value in (
@@ -88,6 +91,7 @@ class ImageRealNVP(FlowModel):
         self.momentum = momentum
         self.scale_l2 = scale_l2
         self.mixing = mixing
+        self.remat = remat
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
         self.dequantization = Dequantization(levels, dtype=self.variable_dtype)
         self.dequantization.build((None, *self.image_shape))
@@ -132,6 +136,7 @@ class ImageRealNVP(FlowModel):
             "momentum": self.momentum,
             "scale_l2": self.scale_l2,
             "mixing": self.mixing,
+            "remat": self.remat,
         }
 
     # Architecture.
@@ -174,6 +179,7 @@ class ImageRealNVP(FlowModel):
                 checkerboard_parity=mask.parity if masked else None,
                 momentum=self.momentum,
                 scale_l2=self.scale_l2,
+                remat=self.remat,
                 dtype=self.dtype_policy,
             )
             network.build((None, None, None, changing))

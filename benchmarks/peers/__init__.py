@@ -1,0 +1,1 @@
+"""What tfnvp is measured against by `benchmarks.throughput`, each behind a class `Contender`."""

@@ -1,0 +1,42 @@
+"""tfnvp itself, as its users run it."""
+
+import numpy as np
+
+import tfnvp  # isort: skip  (keeps TensorFlow quiet)
+import tensorflow as tf
+
+
+class Contender:
+    """What `benchmarks.throughput` runs."""
+
+    def __init__(self, architecture, options):
+        if options.threads:
+            tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+        self.model = self.make_model(architecture, options)
+        optimizer = tfnvp.optimizers.Adam(1e-3, global_clipnorm=100.0)
+        self.model.compile(optimizer=optimizer, jit_compile=options.xla)
+        self.parameters = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
+        self._batches = None
+
+    def make_model(self, architecture, options):
+        """The model to be measured."""
+        return tfnvp.ImageRealNVP(**architecture, dtype=options.policy, remat=options.remat)
+
+    def prepare(self, images):
+        """The images as the methods below take them."""
+        return tf.constant(images)
+
+    def train_step(self, images):
+        """A step as `fit` runs it; the loss."""
+        if self._batches is None:
+            self._batches = iter(tf.data.Dataset.from_tensors(images).repeat())
+            self.model.make_train_function()
+        return float(self.model.train_function(self._batches)["loss"])
+
+    def log_prob(self, images):
+        """Log-densities, an array."""
+        return self.model.log_prob(images).numpy()
+
+    def sample(self, images):
+        """As many samples as there are images, an array."""
+        return self.model.sample(len(images)).numpy()

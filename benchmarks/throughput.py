@@ -1,0 +1,190 @@
+"""Images a second: a training step, log_prob and sample, of tfnvp and of its peers.
+
+    python -m benchmarks.throughput --preset P [--batch N] [--policy float32|mixed_bfloat16]
+        [--xla] [--remat] [--threads N] [--against torch ...] [--workload train_step ...]
+
+Prints a JSON line for each workload: images a second (of the median of the runs after two that warm
+up), seconds to the first result (from the model's construction: tracing is in it, imports are not)
+and the peak of resident memory. With `--against`, the peers do the same in the same call, each in
+a process of its own that waits while another runs: run by run they take turns, and a line tells
+the ratio of tfnvp's images a second to each peer's. `torch` is tfnvp's architecture in PyTorch,
+parameter for parameter; `torchflows` and `normflows` are the nearest that these libraries have;
+`tfp_idiom` is tfnvp with couplings that run their networks for value and log-det apart. Peers
+compute in float32 whatever the policy of tfnvp, unless `--peer-policy` says otherwise, and leave
+--xla and --remat to tfnvp.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+
+import numpy as np
+
+# Importing this must not import TensorFlow: the processes of peers do not need it.
+MODULES = {
+    "tfnvp": "benchmarks.peers.tfnvp_model",
+    "torch": "benchmarks.peers.torch_real_nvp",
+    "torchflows": "benchmarks.peers.torchflows_model",
+    "normflows": "benchmarks.peers.normflows_model",
+    "tfp_idiom": "benchmarks.peers.tfp_idiom",
+}
+WORKLOADS = ("train_step", "log_prob", "sample")
+WARM_UPS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How contenders compute.
+
+    Attributes:
+        policy: "float32" or "mixed_bfloat16".
+        xla: whether TensorFlow compiles with XLA.
+        threads: of an operation; None for as many as there are cores.
+        remat: whether couplings are rematerialised in training.
+    """
+
+    policy: str = "float32"
+    xla: bool = False
+    threads: int | None = None
+    remat: bool = False
+
+
+def work(connection, contender, workload, architecture, batch, options):
+    """The process of one contender: a run for each message, until there is none."""
+    module = importlib.import_module(MODULES[contender])
+    images = np.random.default_rng(0).integers(
+        0, architecture.get("levels", 256), (batch, *architecture["image_shape"]), dtype=np.uint8
+    )
+    started = time.perf_counter()
+    competitor = module.Contender(architecture, options)
+    images = competitor.prepare(images)
+    run = getattr(competitor, workload)
+    result = run(images)
+    first = time.perf_counter() - started
+    assert np.all(np.isfinite(result)), f"{contender} gives {result}"
+    for _ in range(WARM_UPS):
+        run(images)
+    connection.send({"first_step_seconds": first, "parameters": competitor.parameters})
+    while connection.recv():
+        started = time.perf_counter()
+        run(images)
+        connection.send(time.perf_counter() - started)
+    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+class Competitor:
+    """The other end of a contender's process."""
+
+    def __init__(self, *args):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs, *args), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the end of the process is noticed
+        self.facts = self.connection.recv()
+        self.seconds = []
+
+    def run(self):
+        """One run, timed."""
+        self.connection.send(True)
+        self.seconds.append(self.connection.recv())
+
+    def end(self):
+        """Ends the process; the peak of its memory, MB."""
+        self.connection.send(False)
+        peak = self.connection.recv()
+        self.process.join()
+        return peak
+
+
+def measure(workload, architecture, batch, contenders, runs):
+    """Lets contenders take turns at a workload.
+
+    Args:
+        workload: one of `WORKLOADS`.
+        architecture: constructor arguments of `tfnvp.ImageRealNVP`.
+        batch: images a run.
+        contenders: a dictionary of names and `Options`.
+        runs: of each contender, after the warm-ups.
+
+    Returns:
+        A dictionary of names and figures.
+    """
+    competitors = {
+        name: Competitor(name, workload, architecture, batch, options)
+        for name, options in contenders.items()
+    }
+    for _ in range(runs):
+        for competitor in competitors.values():
+            competitor.run()
+    figures = {}
+    for name, competitor in competitors.items():
+        figures[name] = {
+            "images_per_second": batch / statistics.median(competitor.seconds),
+            "first_step_seconds": competitor.facts["first_step_seconds"],
+            "peak_rss_mb": competitor.end(),
+            "parameters": competitor.facts["parameters"],
+        }
+    return figures
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.throughput", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--preset", default="cifar10_small")
+    parser.add_argument(
+        "--override", type=json.loads, default={}, metavar="JSON", help='such as {"filters": 64}'
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    policies = ("float32", "mixed_bfloat16")
+    parser.add_argument("--policy", choices=policies, default="float32")
+    parser.add_argument("--peer-policy", choices=policies, default="float32")
+    parser.add_argument("--xla", action="store_true", help="compile with XLA")
+    parser.add_argument("--remat", action="store_true", help="rematerialise couplings")
+    parser.add_argument("--threads", type=int, help="of one operation")
+    peers = [name for name in MODULES if name != "tfnvp"]
+    parser.add_argument("--against", choices=peers, nargs="*", default=[])
+    parser.add_argument("--workload", choices=WORKLOADS, nargs="*", default=WORKLOADS)
+    parser.add_argument("--runs", type=int, default=9, help="timed runs of each")
+    args = parser.parse_args()
+
+    architecture = _architecture(args.preset) | args.override
+    contenders = {"tfnvp": Options(args.policy, args.xla, args.threads, args.remat)}
+    contenders |= dict.fromkeys(args.against, Options(args.peer_policy, threads=args.threads))
+    for workload in args.workload:
+        figures = measure(workload, architecture, args.batch, contenders, args.runs)
+        for name, values in figures.items():
+            record = {
+                "benchmark": "throughput",
+                "contender": name,
+                "preset": args.preset,
+                **args.override,
+                "workload": workload,
+                "batch": args.batch,
+                "policy": contenders[name].policy,
+                "remat": contenders[name].remat,
+                **{key: round(value, 2) for key, value in values.items()},
+            }
+            if name != "tfnvp":
+                ratio = figures["tfnvp"]["images_per_second"] / values["images_per_second"]
+                record["tfnvp_is_faster_by"] = round(ratio, 2)
+            print(json.dumps(record), flush=True)
+
+
+def _architecture(preset):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from tfnvp import presets
+
+    return presets.get(preset)
+
+
+if __name__ == "__main__":
+    main()
