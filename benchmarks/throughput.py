@@ -1,7 +1,8 @@
 """Images a second: a training step, log_prob and sample, of tfnvp and of its peers.
 
     python -m benchmarks.throughput --preset P [--batch N] [--policy float32|mixed_bfloat16]
-        [--xla] [--remat] [--threads N] [--against torch ...] [--workload train_step ...]
+        [--xla] [--remat] [--data NAME] [--threads N] [--against torch ...]
+        [--workload train_step ...]
 
 Prints a JSON line for each workload: images a second (of the median of the runs after two that warm
 up), seconds to the first result (from the model's construction: tracing is in it, imports are not)
@@ -47,12 +48,14 @@ class Options:
         xla: whether TensorFlow compiles with XLA.
         threads: of an operation; None for as many as there are cores.
         remat: whether couplings are rematerialised in training.
+        data: name of a data set whose pipeline feeds training; None for one batch in memory.
     """
 
     policy: str = "float32"
     xla: bool = False
     threads: int | None = None
     remat: bool = False
+    data: str | None = None
 
 
 def work(connection, contender, workload, architecture, batch, options):
@@ -149,6 +152,7 @@ def main():
     parser.add_argument("--peer-policy", choices=policies, default="float32")
     parser.add_argument("--xla", action="store_true", help="compile with XLA")
     parser.add_argument("--remat", action="store_true", help="rematerialise couplings")
+    parser.add_argument("--data", help="data set whose pipeline feeds tfnvp's train_step")
     parser.add_argument("--threads", type=int, help="of one operation")
     peers = [name for name in MODULES if name != "tfnvp"]
     parser.add_argument("--against", choices=peers, nargs="*", default=[])
@@ -157,7 +161,7 @@ def main():
     args = parser.parse_args()
 
     architecture = _architecture(args.preset) | args.override
-    contenders = {"tfnvp": Options(args.policy, args.xla, args.threads, args.remat)}
+    contenders = {"tfnvp": Options(args.policy, args.xla, args.threads, args.remat, args.data)}
     contenders |= dict.fromkeys(args.against, Options(args.peer_policy, threads=args.threads))
     for workload in args.workload:
         figures = measure(workload, architecture, args.batch, contenders, args.runs)
@@ -171,6 +175,7 @@ def main():
                 "batch": args.batch,
                 "policy": contenders[name].policy,
                 "remat": contenders[name].remat,
+                "data": contenders[name].data,
                 **{key: round(value, 2) for key, value in values.items()},
             }
             if name != "tfnvp":

@@ -20,11 +20,11 @@ random = np.random.RandomState(0)
 # 21 rows in batches of 8: the last batch, of 5, is split 3 and 2.
 images = random.uniform(size=(21, 4, 4, 1))
 
-def fit(scope):
+def fit(scope, remat=False):
     keras.utils.set_random_seed(0)
     with scope:
-        model = tfnvp.ImageRealNVP((4, 4, 1), 1, 4, 1, dtype="float64")
-        model.compile(optimizer=keras.optimizers.Adam(1e-2))
+        model = tfnvp.ImageRealNVP((4, 4, 1), 1, 4, 1, remat=remat, dtype="float64")
+        model.compile(optimizer=tfnvp.optimizers.Adam(1e-2))
     data = tf.data.Dataset.from_tensor_slices(images).batch(8)
     history = model.fit(data, epochs=3, verbose=0, shuffle=False).history
     evaluation = model.evaluate(data, verbose=0, return_dict=True)
@@ -34,6 +34,7 @@ def fit(scope):
 one = fit(contextlib.nullcontext())
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 two = fit(strategy.scope())
+remat = fit(strategy.scope(), remat=True)
 
 layer = tfnvp.layers.Dequantization(256, seed=0)
 noise = strategy.run(lambda: layer(tf.zeros([1, 4, 4, 1], tf.uint8), training=True))
@@ -53,11 +54,23 @@ recipe = dataclasses.replace(
 )
 with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(sys.stderr):
     settings = train.run.Settings(
-        "digits", pathlib.Path(directory) / "run", 2, 64, 2e-3, False, 0, False, 3, None, "mirrored"
+        recipe_name="digits",
+        run_dir=pathlib.Path(directory) / "run",
+        epochs=2,
+        batch_size=64,
+        learning_rate=2e-3,
+        mixed_precision=False,
+        remat=False,
+        seed=0,
+        resume=False,
+        limit_steps=3,
+        export_to=None,
+        strategy="mirrored",
     )
     figures = train.run.train(recipe, settings)
 program = {"figures": figures, "runs": len(runs)}
-print(json.dumps({"one": one, "two": two, "noise": noise, "program": program}))
+results = {"one": one, "two": two, "two rematerialised": remat}
+print(json.dumps({**results, "noise": noise, "program": program}))
 """
 
 
@@ -69,8 +82,9 @@ def results():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_two_replicas_train_as_one_device_does(results):
-    one, two = results["one"], results["two"]
+@pytest.mark.parametrize("replicas", ["two", "two rematerialised"])
+def test_two_replicas_train_as_one_device_does(replicas, results):
+    one, two = results["one"], results[replicas]
     assert one["history"]["loss"][-1] < one["history"]["loss"][0]
     for key in ("loss", "bits_per_dim"):
         np.testing.assert_allclose(two["history"][key], one["history"][key], rtol=1e-5)

@@ -12,6 +12,7 @@ with _environment.quiet_if_asked():
     from tfnvp import bijectors, data, layers, masks, metrics, optimizers, plotting, presets
     from tfnvp.export import export_saved_model
     from tfnvp.models import FlowModel, ImageRealNVP, VectorRealNVP
+    from tfnvp.stablehlo import export_stablehlo
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "bijectors",
     "data",
     "export_saved_model",
+    "export_stablehlo",
     "layers",
     "masks",
     "metrics",

@@ -36,6 +36,9 @@ def main(
             help="conditioners in bfloat16 [default: by the recipe, where the hardware has it]",
         ),
     ] = None,
+    remat: Annotated[
+        bool, typer.Option("--remat", help="less memory, more time: couplings are rematerialised")
+    ] = False,
     strategy: Annotated[
         str | None,
         typer.Option(help="mirrored: on all GPUs of this machine, each with its part of a batch"),
@@ -90,6 +93,7 @@ def main(
             batch_size=batch_size or chosen.batch_size,
             learning_rate=learning_rate or chosen.learning_rate,
             mixed_precision=mixed_precision,
+            remat=remat,
             seed=seed,
             resume=resume,
             limit_steps=limit_steps,

@@ -28,6 +28,7 @@ class Settings:
         recipe_name: for the record.
         run_dir: the directory that the run leaves, a `Path`.
         epochs, batch_size, learning_rate, mixed_precision: those of the recipe, or in their place.
+        remat: whether couplings are rematerialised in training.
         seed: of initial weights, data order and noise.
         resume: whether to go on with what `run_dir` holds.
         limit_steps: optimizer steps in all, and batches of every evaluation; None for no limit.
@@ -41,6 +42,7 @@ class Settings:
     batch_size: int
     learning_rate: float
     mixed_precision: bool
+    remat: bool
     seed: int
     resume: bool
     limit_steps: int | None
@@ -74,7 +76,8 @@ def train(recipe, settings):
         STRATEGIES[settings.strategy]() if settings.strategy else tf.distribute.get_strategy()
     )
     with strategy.scope():
-        model = tfnvp.ImageRealNVP.from_preset(recipe.preset, dtype=policy, **recipe.overrides)
+        overrides = recipe.overrides | {"remat": settings.remat, "dtype": policy}
+        model = tfnvp.ImageRealNVP.from_preset(recipe.preset, **overrides)
         model.compile(optimizer=_optimizer(recipe, settings, len(training)))
 
     fresh = not settings.run_dir.exists()
@@ -209,6 +212,7 @@ def _write_card(figures, recipe, settings, model):
         "epochs": settings.epochs,
         "seed": settings.seed,
         "mixed_precision": settings.mixed_precision,
+        "remat": settings.remat,
         "seconds": round(figures["seconds"]),
     }
     _write_json(settings.run_dir / "card.json", _circumstances() | card)

@@ -16,7 +16,7 @@ class Contender:
         optimizer = tfnvp.optimizers.Adam(1e-3, global_clipnorm=100.0)
         self.model.compile(optimizer=optimizer, jit_compile=options.xla)
         self.parameters = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
-        self._batches = None
+        self._data, self._batches = options.data, None
 
     def make_model(self, architecture, options):
         """The model to be measured."""
@@ -29,7 +29,10 @@ class Contender:
     def train_step(self, images):
         """A step as `fit` runs it; the loss."""
         if self._batches is None:
-            self._batches = iter(tf.data.Dataset.from_tensors(images).repeat())
+            batches = tf.data.Dataset.from_tensors(images)
+            if self._data:
+                batches = tfnvp.data.load(self._data, "train", len(images), flip=True)
+            self._batches = iter(batches.repeat())
             self.model.make_train_function()
         return float(self.model.train_function(self._batches)["loss"])
 

@@ -29,6 +29,25 @@ def test_is_a_convolution_by_the_normalised_kernel(size, use_scale, use_bias, ra
     np.testing.assert_allclose(layer(IMAGES), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("use_scale", [True, False])
+def test_gradients_are_those_of_the_formula(use_scale, randomize):
+    layer = WeightNormConv2D(4, use_bias=False, use_scale=use_scale, dtype="float64")
+    layer.build(IMAGES.shape)
+    randomize(layer)
+    weights = [tf.convert_to_tensor(weight) for weight in layer.weights]
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        kernel = weights[0] / tf.norm(weights[0], axis=0) * (weights[1] if use_scale else 1)
+        images = tf.nn.conv2d(IMAGES, tf.reshape(kernel, layer.kernel_shape), 1, "SAME")
+        loss = tf.reduce_sum(images**3)
+    expected = tape.gradient(loss, weights)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(IMAGES) ** 3)
+    gradients = tape.gradient(loss, [weight.value for weight in layer.weights])
+    for gradient, by_autodiff in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, by_autodiff, rtol=1e-10)
+
+
 def test_length_of_the_direction_does_not_matter(randomize):
     layer = WeightNormConv2D(4, dtype="float64")
     layer.build(IMAGES.shape)

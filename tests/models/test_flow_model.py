@@ -132,6 +132,31 @@ def test_a_step_goes_down_the_gradient_of_the_loss(randomize):
         np.testing.assert_allclose(variable, value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_steps_are_traced_once(as_dataset, randomize, monkeypatch):
+    """Not again for a smaller last batch, another epoch, nor after an evaluation."""
+    traces = []
+    for name in ("optimize", "_penalty"):
+        original = getattr(tfnvp.FlowModel, name)
+
+        def traced(self, *args, name=name, original=original):
+            traces.append(name)
+            return original(self, *args)
+
+        monkeypatch.setattr(tfnvp.FlowModel, name, traced)
+    model = tfnvp.VectorRealNVP(2, num_couplings=2, hidden_units=[4])
+    model.compile(optimizer="adam")
+    x = np.random.default_rng(0).normal(size=(10, 2)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices(x).batch(4) if as_dataset else x
+    options = {} if as_dataset else {"batch_size": 4}
+    for _ in range(2):
+        model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0, **options)
+        model.evaluate(data, verbose=0, **options)
+    assert traces.count("optimize") == 1
+    # Of a training and a test step each.
+    assert traces.count("_penalty") == 2
+
+
 def test_labels_are_left_aside_and_weights_refused(model, refuses):
     model.compile(optimizer="sgd")
     data = _data()

@@ -34,6 +34,7 @@ def settings(tmp_path, name="digits", **options):
         "batch_size": 64,
         "learning_rate": 2e-3,
         "mixed_precision": False,
+        "remat": False,
         "seed": 0,
         "resume": False,
         "limit_steps": None,
@@ -107,6 +108,16 @@ def test_a_run_that_was_cut_off_is_resumed(tmp_path, monkeypatch):
     assert figures["validation"] < float(first[0]["val_bits_per_dim"])
     with pytest.raises(ValueError, match="holds no unfinished run"):
         train.run.train(tiny("digits"), settings(tmp_path, resume=True))
+
+
+def test_rematerialised_it_trains_the_same(tmp_path):
+    options = {"epochs": 1, "limit_steps": 8}
+    plain = train.run.train(tiny("digits"), settings(tmp_path / "plain", **options))
+    figures = train.run.train(tiny("digits"), settings(tmp_path / "remat", remat=True, **options))
+    for split in tfnvp.data.SPLITS:
+        assert figures[split] == pytest.approx(plain[split], abs=2e-3)
+    config = json.loads((tmp_path / "remat" / "run" / "config.json").read_text())
+    assert config["model"]["remat"] is True
 
 
 @pytest.fixture

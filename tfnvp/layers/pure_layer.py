@@ -48,9 +48,8 @@ class PureLayer(keras.layers.Layer):
         weights = [tf.convert_to_tensor(variable) for variable in self.variables]
         with _running(self):
             outputs, updates = function(x, weights)
-        if training:
-            for variable, update in zip(self.non_trainable_variables, updates, strict=True):
-                variable.assign(update)
+        for i, update in updates.items():
+            self.variables[int(i)].assign(update)
         return outputs
 
     def get_config(self):
@@ -91,15 +90,17 @@ def _shared_function(layer, training):
 
 
 def _pure_function(remat, training):
-    """x and weights -> outputs, and what becomes of the weights that are not trained."""
+    """x and weights -> outputs, and by index the new values of weights that were assigned."""
 
     def pure(x, weights):
         # Not in the closure: a function outlives the layer that it was traced with.
         layer = _local.layer
         with keras.StatelessScope(list(zip(layer.variables, weights, strict=True))) as scope:
+            before = [scope.get_current_value(variable) for variable in layer.variables]
             outputs = layer.compute(x, training)
-        updates = [scope.get_current_value(variable) for variable in layer.non_trainable_variables]
-        return outputs, [tf.stop_gradient(update) for update in updates if training]
+        after = [scope.get_current_value(variable) for variable in layer.variables]
+        updates = {str(i): tf.stop_gradient(v) for i, v in enumerate(after) if v is not before[i]}
+        return outputs, updates
 
     if not remat:
         return pure

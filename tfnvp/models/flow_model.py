@@ -180,7 +180,15 @@ class FlowModel(keras.Model):
 
     def train_step(self, data):
         """One step of the optimizer on a batch, as `fit` calls it."""
-        x = self._check(_data_of(data))
+        return self._update_metrics(*self.optimize(_data_of(data)))
+
+    def optimize(self, x):
+        """One step of the optimizer, as operations of the caller's graph, for `export_stablehlo`.
+
+        Returns:
+            bits per dimension [B] and the regularization loss, before the step.
+        """
+        x = self._check(x)
         with tf.GradientTape() as tape:
             bits = self.bits(self(x, training=True))
             penalty = self._penalty(bits.dtype)
@@ -189,7 +197,7 @@ class FlowModel(keras.Model):
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
-        return self._update_metrics(bits, penalty)
+        return bits, penalty
 
     def test_step(self, data):
         """Bits per dimension of a batch, as `evaluate` calls it."""

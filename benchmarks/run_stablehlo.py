@@ -1,0 +1,148 @@
+"""Runs what `tfnvp.export_stablehlo` wrote, with numpy and JAX alone, on whatever device is there.
+
+    python benchmarks/run_stablehlo.py DIRECTORY [--runs N]
+    python benchmarks/run_stablehlo.py DIRECTORY --images x.npy --steps N [--write weights.npz]
+
+Compiles the module, checks its results against the recorded ones, and times it: prints a JSON line
+with runs and images a second and, where XLA's cost analysis knows it, the floating-point rate. With
+`--images` it trains a `train_step` for N steps on batches drawn from an array of uint8 images [M,
+H, W, C] (or of float32 vectors [M, D]), prints each loss, and writes the variables, weights and
+optimizer state, by name.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+# JAX has no public way to run a module that it did not trace itself.
+from jax._src.interpreters import mlir
+from jax._src.lib import xla_client
+from jax.extend import backend as jax_backend
+from jax.extend.mlir import ir
+
+# Counters are int64.
+jax.config.update("jax_enable_x64", True)
+
+
+class Module:
+    """A compiled export and its variables, which stay on the device."""
+
+    def __init__(self, directory):
+        directory = Path(directory)
+        self.signature = json.loads((directory / "signature.json").read_text())
+        with np.load(directory / "recorded.npz") as recorded:
+            self.recorded = dict(recorded)
+        self.device = jax.devices()[0]
+        client = self.device.client
+        options = jax_backend.get_compile_options(
+            num_replicas=1, num_partitions=1, device_assignment=[[self.device.id]]
+        )
+        with mlir.make_ir_context():
+            module = ir.Module.parse((directory / "module.mlir").read_text())
+            devices = xla_client.DeviceList((self.device,))
+            self.executable = client.compile_and_load(module, devices, options)
+        with np.load(directory / "weights.npz") as weights:
+            self.load(weights)
+
+    def load(self, weights):
+        """Puts the variables, arrays by name, on the device."""
+        names = [entry["name"] for entry in self.signature["arguments"][1:]]
+        self.variables = {name: jax.device_put(weights[name], self.device) for name in names}
+
+    @property
+    def batch_size(self):
+        """Rows of the argument, or of the result where the argument is a seed."""
+        sample = self.signature["what"] == "sample"
+        return self.signature["results" if sample else "arguments"][0]["shape"][0]
+
+    def __call__(self, argument):
+        """The result for an argument; variables that the module changes are changed."""
+        dtype = self.signature["arguments"][0]["dtype"]
+        argument = jax.device_put(np.asarray(argument, dtype), self.device)
+        result, *changed = self.executable.execute([argument, *self.variables.values()])
+        names = [entry["name"] for entry in self.signature["results"][1:]]
+        self.variables |= dict(zip(names, changed, strict=True))
+        return result
+
+    def check(self, tolerance=1e-4):
+        """Compares with what TensorFlow computed; the largest relative difference."""
+        # Copies: a step takes over the memory of what it changes.
+        weights = {name: np.array(value) for name, value in self.variables.items()}
+        expected = self.recorded["result"]
+        if self.signature["what"] == "train_step":
+            result = np.array([np.asarray(self(self.recorded["argument"])) for _ in expected])
+        else:
+            result = np.asarray(self(self.recorded["argument"]))
+        self.load(weights)
+        difference = float(np.max(np.abs(result - expected) / np.maximum(np.abs(expected), 1)))
+        if not difference <= tolerance:
+            raise SystemExit(f"results are not the recorded ones: off by {difference:.2g}")
+        return difference
+
+    def flops(self):
+        """Floating-point operations of a run, by XLA's count, or None."""
+        analysis = self.executable.cost_analysis()
+        analysis = analysis[0] if isinstance(analysis, list) else analysis
+        return (analysis or {}).get("flops")
+
+
+def measure(module, runs):
+    """Runs a second of the compiled module, medians of `runs` after two that warm up."""
+    seconds = []
+    for _ in range(runs + 2):
+        started = time.perf_counter()
+        jax.block_until_ready(module(module.recorded["argument"]))
+        seconds.append(time.perf_counter() - started)
+    return 1 / statistics.median(seconds[2:])
+
+
+def train(module, images, steps, seed=0):
+    """Trains on batches drawn without replacement, epoch by epoch; yields the losses."""
+    random, order = np.random.default_rng(seed), np.zeros(0, int)
+    if module.signature["what"] != "train_step":
+        raise SystemExit(f"a {module.signature['what']} cannot train: export what='train_step'")
+    if len(images) < module.batch_size:
+        raise SystemExit(f"a step takes {module.batch_size} images, there are {len(images)}")
+    for _ in range(steps):
+        if len(order) < module.batch_size:
+            order = random.permutation(len(images))
+        batch, order = order[: module.batch_size], order[module.batch_size :]
+        yield float(module(images[np.sort(batch)]))
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--runs", type=int, default=10, help="timed runs")
+    parser.add_argument("--images", type=Path, help=".npy of what to train on")
+    parser.add_argument("--steps", type=int, default=100, help="of training")
+    parser.add_argument("--write", type=Path, help=".npz for the trained variables")
+    args = parser.parse_args()
+    started = time.perf_counter()
+    module = Module(args.directory)
+    compiled = time.perf_counter() - started
+    record = {"what": module.signature["what"], "batch": module.batch_size}
+    record |= {"device": module.device.device_kind, "compile_seconds": round(compiled, 1)}
+    record["largest_difference"] = module.check()
+    if args.images is None:
+        rate = measure(module, args.runs)
+        record |= {"runs_per_second": rate, "images_per_second": rate * module.batch_size}
+        if flops := module.flops():
+            record["teraflops"] = rate * flops / 1e12
+        print(json.dumps(record))
+        return
+    print(json.dumps(record))
+    for step, loss in enumerate(train(module, np.load(args.images), args.steps)):
+        print(json.dumps({"step": step + 1, "loss": loss}), flush=True)
+    if args.write:
+        np.savez(args.write, **{name: np.asarray(v) for name, v in module.variables.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""tfnvp's optimizers take the steps of Keras' own."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfnvp
+
+OPTIMIZERS = {
+    tfnvp.optimizers.Adam: keras.optimizers.Adam,
+    tfnvp.optimizers.Muon: keras.optimizers.Muon,
+}
+# Vectors and images, which Muon leaves to Adam, and matrices, of which two have one shape.
+SHAPES = [(3,), (5, 4), (5, 4), (4, 7), (2, 2, 3)]
+
+
+def variables(dtype):
+    random = np.random.default_rng(0)
+    return [keras.Variable(random.normal(size=shape), dtype=dtype) for shape in SHAPES]
+
+
+def steps(optimizer, weights, count, seed=1):
+    """Weights after steps on random gradients, the first of which are clipped."""
+    random = np.random.default_rng(seed)
+    apply = tf.function(optimizer.apply)
+    for i in range(count):
+        apply([tf.constant(random.normal(0, 3 / (1 + i), w.shape), w.dtype) for w in weights])
+    return [weight.numpy() for weight in weights]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        ("float32", {}),
+        ("float32", {"weight_decay": 0.1}),
+        ("float32", {"gradient_accumulation_steps": 2}),
+        ("float64", {}),
+    ],
+)
+@pytest.mark.parametrize("ours", OPTIMIZERS)
+def test_steps_are_those_of_keras(ours, dtype, options):
+    if ours is tfnvp.optimizers.Muon and dtype == "float64":
+        pytest.skip("Keras' Muon has no float64")
+    after = []
+    for kind in (ours, OPTIMIZERS[ours]):
+        rate = keras.optimizers.schedules.CosineDecay(0.1, 10)
+        optimizer, weights = kind(rate, global_clipnorm=5.0, **options), variables(dtype)
+        optimizer.build(weights)
+        after.append(steps(optimizer, weights, 6))
+    # In float64 Keras rounds the betas to float32, which is not done here.
+    tolerance = 1e-5 if dtype == "float32" else 1e-4
+    for value, expected, start in zip(*after, variables(dtype), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=tolerance, atol=tolerance)
+        assert not np.allclose(value, start.numpy(), atol=0.05)
+
+
+def test_amsgrad_is_left_to_keras():
+    after = []
+    for kind in (tfnvp.optimizers.Adam, keras.optimizers.Adam):
+        optimizer, weights = kind(0.1, amsgrad=True), variables("float32")
+        optimizer.build(weights)
+        after.append(steps(optimizer, weights, 4))
+    for value, expected in zip(*after, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ours", OPTIMIZERS)
+def test_goes_on_where_it_was_saved(ours, tmp_path, tiny_model):
+    images = np.random.default_rng(0).uniform(size=(8, 4, 4, 1)).astype("float32")
+    model = tiny_model()
+    model.compile(optimizer=ours(1e-2))
+    model.fit(images, batch_size=4, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is ours
+    losses = [
+        m.fit(images, batch_size=4, epochs=2, verbose=0, shuffle=False).history["loss"]
+        for m in (model, loaded)
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+def test_adam_is_one_operation_a_variable(count_operations):
+    optimizer, weights = tfnvp.optimizers.Adam(0.1), variables("float32")
+    optimizer.build(weights)
+    counts = count_operations(optimizer.apply, [tf.ones(shape) for shape in SHAPES])
+    assert counts["ResourceApplyAdam"] == len(SHAPES)
+    assert counts["Pow"] == 2

@@ -1,0 +1,105 @@
+"""StableHLO exports, run by JAX in a process without TensorFlow."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfnvp
+
+RUNNER = Path(__file__).parents[1] / "benchmarks" / "run_stablehlo.py"
+BATCH = 6
+
+
+def run(*arguments):
+    """The lines that the runner prints."""
+    command = [sys.executable, RUNNER, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("what", ["log_prob", "sample"])
+def test_jax_gives_what_tensorflow_gives(what, tmp_path, tiny_model):
+    model = tiny_model()
+    path = tfnvp.export_stablehlo(model, tmp_path / "export", what, batch_size=BATCH)
+    (record,) = run(path, "--runs", 3)
+    assert record["what"] == what and record["batch"] == BATCH
+    assert record["largest_difference"] < 1e-4
+    assert record["images_per_second"] == pytest.approx(BATCH * record["runs_per_second"])
+    with np.load(path / "recorded.npz") as recorded:
+        if what == "log_prob":
+            expected = model.log_prob(recorded["argument"])
+            np.testing.assert_allclose(recorded["result"], expected, rtol=1e-5)
+        else:
+            assert recorded["result"].shape == (BATCH, 4, 4, 1)
+            assert recorded["result"].std() > 0.1
+    assert [file.name for file in tmp_path.iterdir()] == ["export"]
+
+
+def _image_model(randomize):
+    sizes = {"num_scales": 1, "filters": 4, "residual_blocks": 1, "levels": 16}
+    return randomize(tfnvp.ImageRealNVP((4, 4, 1), **sizes))
+
+
+def _vector_model(randomize):
+    return randomize(tfnvp.VectorRealNVP(3, num_couplings=3, hidden_units=[8]))
+
+
+# XLA draws other noise than TensorFlow without it; vectors need none.
+@pytest.mark.parametrize(("make", "xla"), [(_image_model, True), (_vector_model, False)])
+def test_jax_trains_as_tensorflow_does(make, xla, tmp_path, randomize):
+    model = make(randomize)
+    optimizer = tfnvp.optimizers.Adam(1e-2, global_clipnorm=100.0)
+    model.compile(optimizer=optimizer, jit_compile=xla)
+    before = [weight.numpy() for weight in model.weights]
+    path = tfnvp.export_stablehlo(model, tmp_path / "export", "train_step", batch_size=BATCH)
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    random = np.random.default_rng(3)
+    data = random.normal(size=(BATCH, 3)).astype("float32")
+    if make is _image_model:
+        data = random.integers(0, 16, (BATCH, 4, 4, 1), dtype=np.uint8)
+    np.save(tmp_path / "data.npy", data)
+    trained = tmp_path / "trained.npz"
+    arguments = ["--images", tmp_path / "data.npy", "--steps", 10, "--write", trained]
+    record, *steps = run(path, *arguments)
+    assert record["largest_difference"] < 1e-4
+
+    # A batch is all there is, so that each epoch is one step.
+    fitted = model.fit(data, batch_size=BATCH, epochs=10, shuffle=False, verbose=0).history
+    np.testing.assert_allclose([step["loss"] for step in steps], fitted["loss"], rtol=1e-4)
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    with np.load(trained) as weights:
+        for weight in model.weights:
+            np.testing.assert_allclose(weights[weight.path], weight, rtol=1e-2, atol=1e-3)
+        assert weights[model.optimizer.iterations.path] == 10
+
+
+def test_a_wrong_result_is_noticed(tmp_path, tiny_model):
+    path = tfnvp.export_stablehlo(tiny_model(), tmp_path / "export", batch_size=2)
+    with np.load(path / "recorded.npz") as recorded:
+        recorded = dict(recorded)
+    recorded["result"] *= 1.001
+    np.savez(path / "recorded.npz", **recorded)
+    done = subprocess.run([sys.executable, RUNNER, path], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "not the recorded ones" in done.stderr
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path, tiny_model):
+    model = tiny_model()
+    with pytest.raises(ValueError, match="what 'train'; known: log_prob, sample, train_step"):
+        tfnvp.export_stablehlo(model, tmp_path / "export", "train")
+    with pytest.raises(ValueError, match="compiled with an optimizer"):
+        tfnvp.export_stablehlo(model, tmp_path / "export", "train_step")
+    with pytest.raises(ValueError, match="batch_size"):
+        tfnvp.export_stablehlo(model, tmp_path / "export", batch_size=0)
+    with pytest.raises(TypeError, match=r"tfnvp\.VectorRealNVP or"):
+        tfnvp.export_stablehlo(lambda x: x, tmp_path / "export")
+    with pytest.raises(FileExistsError, match="remove it or choose another"):
+        tfnvp.export_stablehlo(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
