@@ -13,7 +13,7 @@ from tfnvp.checks import check_choice, check_positive_int
 from tfnvp.models import ImageRealNVP, VectorRealNVP
 
 # Training steps whose losses are recorded.
-_RECORDED_STEPS = 3
+_RECORDED_STEPS = 10
 
 
 def export_stablehlo(model, path, what="log_prob", batch_size=64):
