@@ -21,9 +21,9 @@ import importlib
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -78,7 +78,14 @@ def work(connection, contender, workload, architecture, batch, options):
         started = time.perf_counter()
         run(images)
         connection.send(time.perf_counter() - started)
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    connection.send(_peak_rss_mb())
+
+
+def _peak_rss_mb():
+    # Not getrusage, whose figure begins with that of the parent process.
+    status = Path("/proc/self/status").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
+    return int(kilobytes) / 1024
 
 
 class Competitor:

@@ -29,6 +29,8 @@ sys.meta_path[:] = map(Hiding, sys.meta_path)
 import tfnvp
 """
 
+_HIDING_JAX = _HIDING_TF_KERAS.replace("tf_keras", "jax")
+
 
 def _import(code="import tfnvp", **environment):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
@@ -47,7 +49,7 @@ def _import(code="import tfnvp", **environment):
             "KERAS_BACKEND=tensorflow before keras is imported",
         ),
         (
-            "import tfnvp",
+            _HIDING_JAX,
             {"KERAS_BACKEND": "jax"},
             "tfnvp needs Keras' tensorflow backend, but Keras is set to one that needs jax: set "
             "KERAS_BACKEND=tensorflow before keras is imported",
