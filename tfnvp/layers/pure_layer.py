@@ -12,7 +12,7 @@ class PureLayer(keras.layers.Layer):
 
     A model has tens of conditioners of a few sizes. Inside a graph each is a call of a function of
     its input and its weights, of which TensorFlow traces, differentiates and optimises one for all
-    that are configured alike: the time before the first step falls by half.
+    that are configured alike.
 
     Because the function is pure, it can be rematerialised: with `remat`, training keeps the input
     alone and computes all else again for the gradient. Averages over batches are returned by the
@@ -78,7 +78,8 @@ def _shared_function(layer, training):
     """The function of all layers that are configured like this one."""
     config = {name: value for name, value in layer.get_config().items() if name != "name"}
     # Policies are changed for a while by `full_precision`.
-    key = json.dumps([type(layer).__name__, config, layer.dtype_policy.name], default=str), training
+    config = json.dumps(config, default=str), layer.dtype_policy.name
+    key = type(layer), *config, training
     if key not in _functions:
         _functions[key] = tf.function(
             _pure_function(layer.remat and training, training),
