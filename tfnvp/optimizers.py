@@ -22,10 +22,12 @@ class Adam(keras.optimizers.Adam):
     """
 
     def apply(self, grads, trainable_variables=None):
+        """As Keras has it: takes a step."""
         self._factors = {}
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
+        """As Keras has it: updates one variable."""
         if self.amsgrad:
             return super().update_step(gradient, variable, learning_rate)
         index = self._get_variable_index(variable)
@@ -41,6 +43,7 @@ class Muon(keras.optimizers.Muon):
     """
 
     def apply(self, grads, trainable_variables=None):
+        """As Keras has it: takes a step."""
         self._factors = {}
         # Not inlined, so that what matrices of one shape share is optimised once.
         self._orthogonalize = tf.function(
@@ -49,6 +52,7 @@ class Muon(keras.optimizers.Muon):
         super().apply(grads, trainable_variables)
 
     def zeropower_via_newtonschulz5(self, x, steps):
+        """As Keras has it: the nearest matrix with orthogonal rows or columns, about."""
         return self._orthogonalize(x, steps)
 
     def _adamw_update_step(self, gradient, variable, learning_rate, m, v):

@@ -81,13 +81,16 @@ def export_stablehlo(model, path, what="log_prob", batch_size=64):
     # Without XLA, to check XLA against; where noise is drawn XLA alone draws the same.
     draws = what == "sample" or (what == "train_step" and isinstance(model, ImageRealNVP))
     run = compiled if draws else tf.function(function, autograph=False)
-    if what == "train_step":
-        recorded = np.array([run(argument).numpy() for _ in range(_RECORDED_STEPS)])
-        result = recorded[0]
-    else:
-        recorded = result = run(argument).numpy()
-    for name in changed:
-        captured[name].assign(before[name])
+    try:
+        if what == "train_step":
+            recorded = np.array([run(argument).numpy() for _ in range(_RECORDED_STEPS)])
+            result = recorded[0]
+        else:
+            recorded = result = run(argument).numpy()
+    finally:
+        # The model is left as it was, whatever happens.
+        for name in changed:
+            captured[name].assign(before[name])
     signature = {
         "what": what,
         "arguments": [

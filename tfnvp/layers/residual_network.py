@@ -102,6 +102,7 @@ class ResidualNetwork(PureLayer):
         self.log_scale.build((*input_shape[:-1], self.channels))
 
     def compute(self, x, training):
+        """Log-scales and shifts, see `PureLayer`."""
         h = self.input_conv(tf.nn.relu(self._doubled(self.input_norm(x, training=training))))
         total = self.skips[0](h)
         for (norm1, conv1, norm2, conv2), skip in zip(
