@@ -59,8 +59,8 @@ def slerp(z1, z2, steps=8):
 
         z(t) = (sin((1 - t) w) z1 + sin(t w) z2) / sin(w),    w the angle between z1 and z2;
 
-    nearly parallel latents, and zero, are interpolated linearly. Source: Shoemake 1985; for latents of
-    generative models White (arXiv 1609.04468).
+    nearly parallel latents, and zero, are interpolated linearly. Source: Shoemake 1985; for
+    latents of generative models White (arXiv 1609.04468).
 
     Args:
         z1, z2: latents of one shape.
