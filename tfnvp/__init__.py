@@ -11,6 +11,7 @@ with _environment.quiet_if_asked():
 
     from tfnvp import (
         bijectors,
+        callbacks,
         data,
         latent,
         layers,
@@ -31,6 +32,7 @@ __all__ = [
     "ImageRealNVP",
     "VectorRealNVP",
     "bijectors",
+    "callbacks",
     "data",
     "export_saved_model",
     "export_stablehlo",

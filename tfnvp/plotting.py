@@ -268,3 +268,18 @@ def _new_axes(size=(6, 4), panels=1):
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, dpi=110, layout="constrained").subplots(1, panels)
+
+
+def save_gif(frames, path, seconds=0.5):
+    """Writes an animation without end of PNG files; the last is shown four times as long.
+
+    Args:
+        frames: paths of PNG files of one size, in order.
+        path: of the GIF file.
+        seconds: that each frame is shown.
+    """
+    from PIL import Image
+
+    images = [Image.open(frame).convert("RGB") for frame in frames]
+    durations = [1000 * seconds] * (len(images) - 1) + [4000 * seconds]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)

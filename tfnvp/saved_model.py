@@ -56,7 +56,7 @@ class SavedModel:
         return self._run("log_prob", images=self._levels(x))["bits_per_dim"]
 
     def sample(self, n, temperature=1.0, seed=0):
-        """Images [n, H, W, C] in [0, 1], levels by their middles; of a seed, the same first ones."""
+        """Images [n, H, W, C] in [0, 1], the middles of their levels."""
         seeds = np.random.SeedSequence(seed).generate_state(n, np.uint64).astype(np.int64)
         temperatures = tf.fill([n], tf.constant(temperature, tf.float32))
         return self._intensities(self._run("sample", seed=seeds, temperature=temperatures))
