@@ -92,7 +92,7 @@ def bits_per_dim(images):
     return draw
 
 
-def density(data, count=1000, seed=0):
+def density(data, count=300, seed=0):
     """A picture for `Watch` of a model of vectors [2]: data space and latent space.
 
     Args:

@@ -188,7 +188,7 @@ def labelled_images(images, labels, columns=None, axes=None):
     return axes.figure
 
 
-def density_2d(model, data, samples=1000, seed=0, axes=None):
+def density_2d(model, data, samples=300, seed=0, axes=None):
     """Draws the paper's figure of a two-dimensional density, in data space and in latent space.
 
     Left is x: the density as a heat map, data, samples, and the lines of a grid of latents mapped
@@ -217,7 +217,7 @@ def density_2d(model, data, samples=1000, seed=0, axes=None):
     data = np.asarray(data, "float32")
     if data.ndim != 2 or data.shape[1] != 2:
         raise ValueError(f"data must have the shape [N, 2], got {data.shape}")
-    x_axes, z_axes = axes if axes is not None else _new_axes((10, 5), panels=2)
+    x_axes, z_axes = axes if axes is not None else _new_axes((12, 5), panels=2)
     data = data[:samples]
     drawn = np.asarray(model.sample(samples, seed=seed))
     margin = 0.15 * np.ptp(data, axis=0)

@@ -22,7 +22,7 @@ class Recipe:
 
     Attributes:
         description: one line.
-        preset: name of the architecture in `tfnvp.presets`.
+        preset: name of the architecture in `tfnvp.presets`; None where `model` makes another.
         load: takes a split ("train", "validation" or "test"), a batch size and the keyword
             arguments shuffle, seed and flip; gives a `tf.data.Dataset` of uint8 image batches.
         epochs: of training.
@@ -41,7 +41,7 @@ class Recipe:
     """
 
     description: str
-    preset: str
+    preset: str | None
     load: Callable[..., Any]
     epochs: int
     batch_size: int
