@@ -129,7 +129,8 @@ def test_reconstructions_stand_beside_the_images(model, saved, served, pictures,
     drawn = tfnvp.latent.resample_scales(model, levels, keep=0, seed=0)
     np.testing.assert_allclose(rows[:, 2], drawn, atol=1e-5)
     result = run("reconstruct", served, "--to", to, "--dataset", "digits", "-n", 2)
-    assert result.output == f"largest error: 0.0e+00\n{to}\n"
+    error, path = result.output.splitlines()
+    assert float(error.removeprefix("largest error: ")) < 1e-6 and path == str(to)
 
 
 @pytest.mark.parametrize("kind", ["saved", "served"])
@@ -152,7 +153,8 @@ def test_a_saved_model_evaluates_and_samples(saved, served, tmp_path):
         json.loads(run("evaluate", source, *args, "--batch-size", 64).output)
         for source in (saved, served)
     )
-    assert theirs == pytest.approx(ours, rel=1e-4) and ours["images"] == 200
+    assert theirs["bits_per_dim"] == pytest.approx(ours["bits_per_dim"], rel=1e-4)
+    assert theirs["images"] == ours["images"] == 200
     for n in (5, 2):
         assert run("sample", served, "-n", n, "--to", tmp_path / f"{n}.npy").exit_code == 0
     five, two = np.load(tmp_path / "5.npy"), np.load(tmp_path / "2.npy")

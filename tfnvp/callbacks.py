@@ -25,15 +25,15 @@ class Watch(keras.callbacks.Callback):
         every: epochs from one drawing to the next.
 
     Example:
-        >>> import tempfile
-        >>> model = tfnvp.ImageRealNVP.from_preset("digits")
+        >>> import tempfile, sklearn.datasets
+        >>> x = sklearn.datasets.make_moons(256, noise=0.05, random_state=0)[0]
+        >>> model = tfnvp.VectorRealNVP(2, num_couplings=2)
         >>> model.compile(optimizer="adam")
         >>> directory = tempfile.mkdtemp()
-        >>> watch = tfnvp.callbacks.Watch({"samples": tfnvp.callbacks.samples(4)}, directory)
-        >>> images = tfnvp.data.load("digits", "test", 64)
-        >>> history = model.fit(images, verbose=0, callbacks=[watch])
+        >>> watch = tfnvp.callbacks.Watch({"density": tfnvp.callbacks.density(x)}, directory)
+        >>> history = model.fit(x, verbose=0, callbacks=[watch])
         >>> sorted(path.name for path in Path(directory).rglob("*.*"))
-        ['epoch_0001.png', 'samples.gif']
+        ['density.gif', 'epoch_0001.png']
     """
 
     def __init__(self, pictures, directory, log_dir=None, every=1):

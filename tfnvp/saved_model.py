@@ -23,7 +23,9 @@ class SavedModel:
         ValueError: if it holds no SavedModel of images.
 
     Example:
-        >>> path = tfnvp.export_saved_model(tfnvp.ImageRealNVP((4, 4, 1), 1, 4, 1), "/tmp/served")
+        >>> import tempfile
+        >>> model = tfnvp.ImageRealNVP((4, 4, 1), num_scales=1, filters=4, residual_blocks=1)
+        >>> path = tfnvp.export_saved_model(model, tempfile.mkdtemp())
         >>> tfnvp.saved_model.SavedModel(path).image_shape
         (4, 4, 1)
     """
