@@ -45,11 +45,23 @@ def settings(tmp_path, name="digits", **options):
     return Settings(**(defaults | options))
 
 
+@pytest.fixture
+def drawn():
+    """Asked for by a test of the pictures of images, which take longer to trace than to train."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(recipes.Recipe, "pictures", lambda self: {})
+
+
 def history(run_dir):
     with (run_dir / "history.csv").open(newline="") as lines:
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_leaves_what_it_promises(tmp_path, capsys):
     figures = train.run.train(
         tiny("digits"), settings(tmp_path, export_to=tmp_path / "saved_models" / "digits")
