@@ -22,6 +22,7 @@ from sklearn.datasets import make_moons
 from sklearn.mixture import GaussianMixture
 
 import tfnvp
+from train.recipes.moons import integral
 
 COMPONENTS = range(3, 51)
 EPOCHS = 120
@@ -48,14 +49,6 @@ def train(x: np.ndarray, seed: int) -> tfnvp.VectorRealNVP:
     model.compile(optimizer=keras.optimizers.Adam(rate), steps_per_execution=20)
     model.fit(x, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0)
     return model
-
-
-def integral(model: tfnvp.VectorRealNVP, x: np.ndarray, step: float = 0.01) -> float:
-    """The sum of the density times the cells of a grid that reaches 2 beyond the data x [N, 2]."""
-    axes = [np.arange(lo - 2, hi + 2, step) for lo, hi in zip(x.min(0), x.max(0), strict=True)]
-    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2).astype("float32")
-    parts = [grid[i : i + 50_000] for i in range(0, len(grid), 50_000)]
-    return float(sum(np.exp(model.log_prob(part)).sum(dtype="float64") for part in parts) * step**2)
 
 
 def mixtures(x: np.ndarray, test: np.ndarray) -> Iterator[dict]:
@@ -88,7 +81,7 @@ def main() -> None:
         "model": "vector_real_nvp",
         "seed": seed,
         "test_log_prob": float(np.mean(model.log_prob(test))),
-        "integral": integral(model, x),
+        "integral": integral(model),
         "parameters": model.count_params(),
         "seconds": seconds,
     }

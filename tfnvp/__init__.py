@@ -9,7 +9,18 @@ from tfnvp import _environment
 with _environment.quiet_if_asked():
     _environment.check()
 
-    from tfnvp import bijectors, data, layers, masks, metrics, optimizers, plotting, presets
+    from tfnvp import (
+        bijectors,
+        callbacks,
+        data,
+        latent,
+        layers,
+        masks,
+        metrics,
+        optimizers,
+        plotting,
+        presets,
+    )
     from tfnvp.export import export_saved_model
     from tfnvp.models import FlowModel, ImageRealNVP, VectorRealNVP
     from tfnvp.stablehlo import export_stablehlo
@@ -21,9 +32,11 @@ __all__ = [
     "ImageRealNVP",
     "VectorRealNVP",
     "bijectors",
+    "callbacks",
     "data",
     "export_saved_model",
     "export_stablehlo",
+    "latent",
     "layers",
     "masks",
     "metrics",

@@ -1,32 +1,67 @@
-"""The command `tfnvp`: evaluates, samples and exports trained models."""
+"""The command `tfnvp`: what a trained model knows, in pictures and figures.
+
+MODEL is a .keras file, the name of a model that ships (see `tfnvp presets`), or the directory of a
+SavedModel's version, with which a command does what its signatures suffice for.
+"""
 
 import contextlib
+import json
 import math
+import runpy
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import keras
 import numpy as np
+import tensorflow as tf
 import typer
 
-from tfnvp import data, plotting
+import tfnvp
+from tfnvp import data, files, latent, plotting, presets
 from tfnvp.export import export_saved_model
 from tfnvp.models import ImageRealNVP
+from tfnvp.saved_model import SavedModel
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="a .keras file")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=".keras file, name or SavedModel")]
+To = Annotated[Path, typer.Option(help="the .png, .npy or .npz file to write")]
+Seed = Annotated[int, typer.Option(help="the same seed gives the same images")]
+Temperature = Annotated[float, typer.Option(min=0, help="less is closer to the mean")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Dataset = Annotated[str | None, typer.Option(help=", ".join(data.names()))]
+Split = Annotated[str, typer.Option(help="train, validation or test")]
+Files = Annotated[list[Path] | None, typer.Argument(help="PNG or JPEG images")]
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def train(context: typer.Context):
+    """Trains a model, as `python -m train` does, where tfnvp is installed from a checkout.
+
+    Example: tfnvp train digits --epochs 10 --run-dir runs/mine
+    """
+    with _one_line_errors():
+        checkout = Path(__file__).parents[1]
+        if not (checkout / "train" / "__main__.py").is_file():
+            raise ValueError("train needs a checkout of tfnvp: git clone it, then make train")
+        sys.path.insert(0, str(checkout))
+        sys.argv = ["train", *context.args]
+        runpy.run_module("train", run_name="__main__", alter_sys=True)
 
 
 @app.command()
 def evaluate(
     model: Model,
     dataset: Annotated[str, typer.Option(help=", ".join(data.names()))],
-    split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
+    split: Split = "test",
     batch_size: Annotated[int, typer.Option(min=1)] = 100,
     samples: Annotated[int, typer.Option(min=1, help="of noise, for a tighter bound")] = 1,
+    as_json: Json = False,
 ):
     """Prints the bits per dimension of a data set, with the standard error of the mean.
 
@@ -37,33 +72,194 @@ def evaluate(
     """
     with _one_line_errors():
         flow = _load(model)
+        if samples > 1:
+            _need_keras(flow, "evaluate --samples")
         images = data.load(dataset, split, batch_size, shuffle=False)
         for count in sorted({1, samples}):
-            bits = np.concatenate([flow.bits_per_dim(batch, count) for batch in images])
+            options = {"samples": count} if count > 1 else {}
+            with _progress(images, f"{dataset} {split}") as batches:
+                bits = np.concatenate([flow.bits_per_dim(batch, **options) for batch in batches])
             error = bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
+            figures = {
+                "dataset": dataset,
+                "split": split,
+                "bits_per_dim": float(bits.mean()),
+                "standard_error": float(error),
+                "images": len(bits),
+                "samples": count,
+            }
             line = f"{dataset} {split}: {bits.mean():.4f} +- {error:.4f} bits/dim, "
             line += f"{len(bits)} images"
-            print(line if count == 1 else f"{line}, importance-weighted, {count} samples")
+            if count > 1:
+                line += f", importance-weighted, {count} samples"
+            print(json.dumps(figures) if as_json else line)
 
 
 @app.command()
 def sample(
     model: Model,
-    to: Annotated[Path, typer.Option(help="the PNG file to write")],
+    to: To,
     n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 64,
-    temperature: Annotated[float, typer.Option(min=0, help="less is closer to the mean")] = 1.0,
-    seed: Annotated[int, typer.Option(help="the same seed gives the same images")] = 0,
+    temperature: Temperature = 1.0,
+    seed: Seed = 0,
 ):
-    """Draws a grid of samples.
+    """Draws samples, as a grid in a PNG or as an array [N, H, W, C] in [0, 1].
 
-    Example: tfnvp sample runs/mine/model.keras --to samples.png
+    Example: tfnvp sample digits --to samples.png
     """
     with _one_line_errors():
-        if to.suffix.lower() != ".png":
-            raise ValueError(f"--to must name a .png file, got {to}")
-        images = _load(model).sample(n, temperature=temperature, seed=seed)
-        plotting.save_png(plotting.image_grid(images), to)
+        files.check_suffix(to)
+        flow = _load(model)
+        with _status(f"drawing {n} samples"):
+            images = flow.sample(n, temperature=temperature, seed=seed)
+        files.write_images(to, images)
         print(to)
+
+
+@app.command()
+def interpolate(
+    model: Model,
+    to: To,
+    images: Annotated[
+        tuple[Path, Path, Path, Path] | None,
+        typer.Option(metavar="A B C D", help="the corners [default: four samples]"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="images a row, and a column")] = 8,
+    full_circle: Annotated[
+        bool, typer.Option("--full-circle", help="angles from 0 to 2 pi, as in the paper's figure")
+    ] = False,
+    seed: Seed = 0,
+):
+    """Draws the paper's manifold of latents through four images.
+
+    Example: tfnvp interpolate digits --to sphere.png
+    """
+    with _one_line_errors():
+        files.check_suffix(to)
+        flow = _load(model)
+        with _status("interpolating"):
+            corners = files.read_images(images, flow) if images else flow.sample(4, seed=seed)
+            z = latent.interpolate(*flow.encode(corners), steps=steps, full_circle=full_circle)
+            drawn = flow.decode(tf.reshape(z, [-1, *z.shape[2:]]))
+        files.write_images(to, np.clip(drawn, 0, 1), columns=steps)
+        print(to)
+
+
+@app.command()
+def extrapolate(
+    model: Model,
+    to: To,
+    times: Annotated[int, typer.Option(min=1, help="height and width, of the trained ones")] = 2,
+    n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 16,
+    temperature: Temperature = 1.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+):
+    """Draws images larger than those of training, from the same weights.
+
+    Prints the mean and the variance of each channel's pixels, beside those of as many pixels of
+    samples at the trained size.
+
+    Example: tfnvp extrapolate digits --to large.png --times 10 -n 4
+    """
+    with _one_line_errors():
+        files.check_suffix(to)
+        flow = _need_keras(_load(model), "extrapolate")
+        height, width, channels = flow.image_shape
+        shape = (times * height, times * width, channels)
+        with _status(f"drawing {n} images of {shape[0]} x {shape[1]}"):
+            usual = flow.sample(n * times**2, temperature=temperature, seed=seed)
+            large = flow.sample(n, temperature=temperature, image_shape=shape, seed=seed)
+        files.write_images(to, large)
+        figures = {
+            f"{x.shape[1]}x{x.shape[2]}": {
+                "mean": np.mean(x, axis=(0, 1, 2)).tolist(),
+                "variance": np.var(x, axis=(0, 1, 2)).tolist(),
+            }
+            for x in (usual, large)
+        }
+        if as_json:
+            print(json.dumps({"to": str(to), **figures}))
+            return
+        for size, moments in figures.items():
+            values = {k: " ".join(f"{value:.4f}" for value in v) for k, v in moments.items()}
+            print(f"{size}: mean {values['mean']}, variance {values['variance']}")
+        print(to)
+
+
+@app.command()
+def reconstruct(
+    model: Model,
+    to: To,
+    images: Files = None,
+    dataset: Dataset = None,
+    split: Split = "test",
+    n: Annotated[int, typer.Option("-n", min=1, help="images of the data set")] = 8,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="also with finer scales drawn anew, fewer kept each")
+    ] = False,
+    seed: Seed = 0,
+):
+    """Encodes and decodes images: a row has the image and its reconstruction.
+
+    With --resample the row goes on, one scale of latents fewer kept from image to image and the
+    rest drawn anew, to none: the paper's conceptual compression. Prints the largest error of the
+    reconstructions.
+
+    Example: tfnvp reconstruct digits --to rows.png --dataset digits --resample
+    """
+    with _one_line_errors():
+        files.check_suffix(to)
+        flow = _load(model)
+        if resample:
+            _need_keras(flow, "reconstruct --resample")
+        with _status("reconstructing"):
+            x = np.concatenate([x for _, x in _inputs(flow, images, dataset, split, n)])[:n]
+            originals = (x + 0.5) / flow.levels
+            columns = [originals, np.clip(flow.decode(flow.encode(x)), 0, 1)]
+            if resample:
+                for keep in reversed(range(flow.num_scales)):
+                    columns.append(latent.resample_scales(flow, x, keep, seed=seed))
+            rows = np.stack(columns, axis=1)
+        files.write_images(to, rows.reshape(-1, *flow.image_shape), columns=len(columns))
+        print(f"largest error: {np.abs(columns[1] - originals).max():.1e}")
+        print(to)
+
+
+@app.command()
+def score(
+    model: Model,
+    images: Files = None,
+    dataset: Dataset = None,
+    split: Split = "test",
+    n: Annotated[int, typer.Option("-n", min=1, help="images of the data set")] = 100,
+    to: Annotated[
+        Path | None, typer.Option(help="a .png histogram, or .npy or .npz of bits/dim")
+    ] = None,
+    as_json: Json = False,
+):
+    """Prints the log-likelihood (nats) and the bits per dimension of each image.
+
+    Example: tfnvp score digits --dataset digits -n 5
+    """
+    with _one_line_errors():
+        if to is not None:
+            files.check_suffix(to)
+        flow = _load(model)
+        with _status("scoring"):
+            inputs = _inputs(flow, images, dataset, split, n)
+            names = [name for name, _ in inputs]
+            x = np.concatenate([x for _, x in inputs])
+            log_prob = np.concatenate(
+                [flow.log_prob(x[i : i + 100]) for i in range(0, len(x), 100)]
+            )
+        bits = tfnvp.metrics.bits_per_dim(log_prob, math.prod(flow.image_shape), flow.levels)
+        for name, nats, value in zip(names, log_prob.tolist(), bits.tolist(), strict=True):
+            record = {"image": name, "log_prob": nats, "bits_per_dim": value}
+            print(json.dumps(record) if as_json else f"{name}\t{nats:.3f}\t{value:.4f}")
+        if to is not None:
+            label = f"{dataset} {split}" if dataset else "images"
+            files.write(to, bits, lambda: plotting.bits_histogram({label: bits}))
 
 
 @app.command()
@@ -76,16 +272,123 @@ def export(
     Example: tfnvp export runs/mine/model.keras --to saved_models/mine
     """
     with _one_line_errors():
-        print(export_saved_model(_load(model), to))
+        print(export_saved_model(_need_keras(_load(model), "export"), to))
 
 
-def _load(path):
-    if not path.is_file() or path.suffix != ".keras":
-        raise ValueError(f"MODEL must be a .keras file that a training run left, got {path}")
-    model = keras.models.load_model(path)
-    if not isinstance(model, ImageRealNVP):
-        raise ValueError(f"MODEL must hold an ImageRealNVP, {path} holds {type(model).__name__}")
-    return model
+@app.command("presets")
+def list_presets(as_json: Json = False):
+    """Lists the named architectures, and the test bits/dim of those that ship trained.
+
+    Example: tfnvp presets
+    """
+    rows = {name: dict(presets.get(name)) for name in presets.names()}
+    for name in presets.trained():
+        rows[name]["test_bits_per_dim"] = presets.card(name)["bits_per_dim"]["test"]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for name, row in rows.items():
+        size = "x".join(map(str, row["image_shape"]))
+        bits = row.get("test_bits_per_dim")
+        trained = f"  trained: {bits:.2f} bits/dim" if bits else ""
+        print(
+            f"{name:<20} {size:<8} {row['num_scales']} scales, {row['residual_blocks']} blocks, "
+            f"{row['filters']} filters{trained}"
+        )
+
+
+@app.command()
+def info(model: Model, as_json: Json = False):
+    """Prints what is known of a model.
+
+    Example: tfnvp info digits
+    """
+    with _one_line_errors():
+        flow = _load(model)
+        facts = {"model": model, "image_shape": list(flow.image_shape), "levels": flow.levels}
+        if isinstance(flow, SavedModel):
+            facts["signatures"] = flow.signatures
+        else:
+            scales = flow.latents_by_scale(np.zeros(flow.image_shape, "float32"))
+            facts |= {
+                "parameters": flow.count_params(),
+                "num_scales": flow.num_scales,
+                "filters": flow.filters,
+                "residual_blocks": flow.residual_blocks,
+                "mixing": flow.mixing,
+                "dtype": flow.dtype_policy.name,
+                "latents_by_scale": [z.shape.as_list() for z in scales],
+            }
+        if model in presets.trained():
+            card = presets.card(model)
+            facts |= {key: card[key] for key in ("data", "bits_per_dim", "command")}
+        if as_json:
+            print(json.dumps(facts))
+            return
+        for key, value in facts.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{k} {v}" for k, v in value.items())
+            elif isinstance(value, list) and not isinstance(value[0], int):
+                value = ", ".join(map(str, value))
+            print(f"{key:<17} {value}")
+
+
+def _load(model):
+    """An `ImageRealNVP` or a `SavedModel`."""
+    path = Path(model)
+    with _status(f"loading {model}"):
+        if model in presets.trained() and not path.is_file():
+            return ImageRealNVP.from_preset(model, load_weights=True)
+        if path.is_dir():
+            return SavedModel(path)
+        if not path.is_file() or path.suffix != ".keras":
+            raise ValueError(
+                "MODEL must be a .keras file, the directory of a SavedModel's version, or one of "
+                f"{', '.join(presets.trained())}, got {model}"
+            )
+        # Not compiled: the optimizer's state is of no use here.
+        flow = keras.models.load_model(path, compile=False)
+    if not isinstance(flow, ImageRealNVP):
+        raise ValueError(f"MODEL must hold an ImageRealNVP, {path} holds {type(flow).__name__}")
+    return flow
+
+
+def _need_keras(flow, command):
+    if isinstance(flow, SavedModel):
+        raise ValueError(
+            f"{command} needs more than a SavedModel's signatures: give the .keras file or a "
+            f"shipped name, got {flow.path}"
+        )
+    return flow
+
+
+def _inputs(flow, images, dataset, split, n):
+    """Pairs of a name and an image, uint8 [1, H, W, C] of levels."""
+    if bool(images) == bool(dataset):
+        raise ValueError("give image files or --dataset, one of them")
+    if images:
+        return [(str(path), files.read_images([path], flow)) for path in images]
+    batches = data.load(dataset, split, 1, shuffle=False).take(n)
+    return [(f"{dataset}/{split}/{i}", x.numpy()) for i, x in enumerate(batches)]
+
+
+def _progress(batches, label):
+    return typer.progressbar(
+        batches, len(batches), label, file=sys.stderr, hidden=not sys.stderr.isatty()
+    )
+
+
+@contextlib.contextmanager
+def _status(doing):
+    """Says on a terminal what is being done, as long as it is."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(f"{doing} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -94,7 +397,7 @@ def _one_line_errors():
     try:
         yield
     except (ValueError, OSError) as error:
-        print(f"tfnvp: {error}", file=sys.stderr)
+        print(f"tfnvp: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(2) from None
 
 

@@ -1,11 +1,8 @@
-"""What happens while a model trains: samples are drawn, the best weights are kept."""
+"""What happens while a model trains: the best weights are kept, and it ends when it should."""
 
 import os
 
 import keras
-import tensorflow as tf
-
-from tfnvp import plotting
 
 
 class BestModel(keras.callbacks.Callback):
@@ -28,34 +25,6 @@ class BestModel(keras.callbacks.Callback):
             written = self.path.with_name(f".writing-{self.path.name}")
             self.model.save(written)
             os.replace(written, self.path)
-
-
-class Samples(keras.callbacks.Callback):
-    """Draws a grid of samples, always of the same latents, as PNG files and for TensorBoard.
-
-    Args:
-        directory: for the PNG files, `epoch_0001.png` and so on.
-        log_dir: of TensorBoard.
-        every: epochs from one grid to the next.
-        count: samples in a grid.
-    """
-
-    def __init__(self, directory, log_dir, every, count=64):
-        super().__init__()
-        self.directory = directory
-        self.log_dir = log_dir
-        self.every = every
-        self.count = count
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Draws the grid."""
-        if (epoch + 1) % self.every:
-            return
-        self.directory.mkdir(exist_ok=True)
-        grid = plotting.image_grid(self.model.sample(self.count, seed=0))
-        plotting.save_png(grid, self.directory / f"epoch_{epoch + 1:04d}.png")
-        with tf.summary.create_file_writer(str(self.log_dir)).as_default():
-            tf.summary.image("samples", grid[tf.newaxis], step=epoch + 1)
 
 
 class StopAfter(keras.callbacks.Callback):

@@ -7,7 +7,10 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import tfnvp
+from tfnvp import callbacks
 from tfnvp.checks import check_choice
 from train import recipes
 from train.optimizer import make_optimizer
@@ -19,7 +22,7 @@ class Recipe:
 
     Attributes:
         description: one line.
-        preset: name of the architecture in `tfnvp.presets`.
+        preset: name of the architecture in `tfnvp.presets`; None where `model` makes another.
         load: takes a split ("train", "validation" or "test"), a batch size and the keyword
             arguments shuffle, seed and flip; gives a `tf.data.Dataset` of uint8 image batches.
         epochs: of training.
@@ -32,11 +35,13 @@ class Recipe:
         flip: whether training images are mirrored left to right at random.
         mixed_precision: whether conditioners compute in bfloat16 where the hardware has it.
         overrides: constructor arguments of the model in place of the preset's.
+        steps_per_execution: steps that Keras runs at a time: more than one for steps of
+            milliseconds, around which its loop would take as long.
         paper_bits_per_dim: the paper's test figure for the same data and architecture, if any.
     """
 
     description: str
-    preset: str
+    preset: str | None
     load: Callable[..., Any]
     epochs: int
     batch_size: int
@@ -49,6 +54,31 @@ class Recipe:
     mixed_precision: bool = False
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     paper_bits_per_dim: float | None = None
+    steps_per_execution: int = 1
+
+    def model(self, remat=False, dtype="float32"):
+        """The model, yet to be trained; arguments as those of `ImageRealNVP`."""
+        return tfnvp.ImageRealNVP.from_preset(
+            self.preset, **self.overrides, remat=remat, dtype=dtype
+        )
+
+    def pictures(self):
+        """What is drawn as the model trains and in the end, for `tfnvp.callbacks.Watch`."""
+        scored = {
+            split: np.concatenate(list(self.load(split, 100, shuffle=False).take(2)))
+            for split in ("train", "validation")
+        }
+        return {
+            "samples": callbacks.samples(),
+            "interpolation": callbacks.interpolation(),
+            "bits_per_dim": callbacks.bits_per_dim(scored),
+        }
+
+    def report(self, model):
+        """Further lines of the table that ends a run: a dictionary from names to strings."""
+        if self.paper_bits_per_dim:
+            return {"the paper's test": f"{self.paper_bits_per_dim:.2f}"}
+        return {}
 
     def optimizer(self, steps, learning_rate):
         """The optimizer of a training of so many steps, with a learning rate of that peak."""

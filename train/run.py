@@ -14,7 +14,8 @@ import tensorflow as tf
 
 import tfnvp
 from tfnvp import plotting
-from train.callbacks import BestModel, Samples, StopAfter
+from tfnvp.callbacks import Watch
+from train.callbacks import BestModel, StopAfter
 
 # How training is spread over devices.
 STRATEGIES = {"mirrored": tf.distribute.MirroredStrategy}
@@ -76,10 +77,14 @@ def train(recipe, settings):
         STRATEGIES[settings.strategy]() if settings.strategy else tf.distribute.get_strategy()
     )
     with strategy.scope():
-        overrides = recipe.overrides | {"remat": settings.remat, "dtype": policy}
-        model = tfnvp.ImageRealNVP.from_preset(recipe.preset, **overrides)
-        model.compile(optimizer=_optimizer(recipe, settings, len(training)))
+        model = recipe.model(remat=settings.remat, dtype=policy)
+        model.compile(
+            optimizer=_optimizer(recipe, settings, len(training)),
+            # A limit is counted between executions.
+            steps_per_execution=1 if settings.limit_steps else recipe.steps_per_execution,
+        )
 
+    pictures = recipe.pictures()
     fresh = not settings.run_dir.exists()
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     try:
@@ -90,7 +95,7 @@ def train(recipe, settings):
             training,
             validation_data=validation,
             epochs=settings.epochs,
-            callbacks=_callbacks(settings, best=_best_so_far(settings)),
+            callbacks=_callbacks(settings, pictures, best=_best_so_far(settings)),
             verbose=1 if sys.stdout.isatty() else 2,
             shuffle=False,  # the data set is shuffled already
         )
@@ -109,8 +114,8 @@ def train(recipe, settings):
             split: model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
             for split, images in figures.items()
         }
-        grid = plotting.image_grid(model.sample(64, seed=settings.seed))
-        plotting.save_png(grid, settings.run_dir / "samples.png")
+        for name, draw in pictures.items():
+            plotting.save_png(draw(model), settings.run_dir / f"{name}.png")
         rows = _history(settings.run_dir)
         history = {name: [row[name] for row in rows] for name in rows[0]}
         plotting.training_curves(history).savefig(settings.run_dir / "curves.png")
@@ -121,7 +126,7 @@ def train(recipe, settings):
         raise
     figures |= {"seconds": time.time() - started, "images_seen": images_seen}
     _write_card(figures, recipe, settings, model)
-    _print_table(figures, recipe, settings, exported)
+    _print_table(figures, recipe.report(model), settings, exported)
     return figures
 
 
@@ -132,7 +137,7 @@ def _optimizer(recipe, settings, steps_per_epoch):
     return recipe.optimizer(steps, settings.learning_rate)
 
 
-def _callbacks(settings, best):
+def _callbacks(settings, pictures, best):
     run_dir, logs = settings.run_dir, settings.run_dir / "logs"
     callbacks = [
         # Before all others: what it restores is theirs to go on from.
@@ -141,7 +146,7 @@ def _callbacks(settings, best):
         BestModel(run_dir / "model.keras", best),
         keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=settings.resume),
         keras.callbacks.TensorBoard(str(logs), write_graph=False),
-        Samples(run_dir / "samples", logs / "train", every=max(1, settings.epochs // 10)),
+        Watch(pictures, run_dir / "watched", logs / "train", every=max(1, settings.epochs // 10)),
     ]
     if settings.limit_steps is not None:
         callbacks.append(StopAfter(settings.limit_steps))
@@ -207,7 +212,7 @@ def _write_card(figures, recipe, settings, model):
         "parameters": model.count_params(),
         "images": {split: len(recipe.load(split, None)) for split in tfnvp.data.SPLITS},
         "bits_per_dim": {split: round(figures[split], 4) for split in tfnvp.data.SPLITS},
-        "dequantization": "uniform",
+        "dequantization": "uniform" if model.levels > 1 else None,
         "images_seen": figures["images_seen"],
         "epochs": settings.epochs,
         "seed": settings.seed,
@@ -233,18 +238,17 @@ def _write_json(path, content):
     path.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
-def _print_table(figures, recipe, settings, exported):
+def _print_table(figures, report, settings, exported):
     rows = [
         ("train bits/dim", f"{figures['train']:.3f}"),
         ("validation bits/dim", f"{figures['validation']:.3f}"),
         ("test bits/dim", f"{figures['test']:.3f}"),
+        *report.items(),
         ("seconds", f"{figures['seconds']:.0f}"),
         ("images seen", f"{figures['images_seen']:,}"),
         ("run directory", settings.run_dir),
         ("SavedModel", exported or "not exported"),
     ]
-    if recipe.paper_bits_per_dim:
-        rows.insert(3, ("the paper's test", f"{recipe.paper_bits_per_dim:.2f}"))
     print()
     for name, value in rows:
         print(f"{name:<20} {value}")

@@ -18,7 +18,15 @@ PAPER = {
 
 
 def test_the_recipes():
-    small = ["cifar10_plus", "cifar10_small", "digits", "folder", "imagenet32_plus", "photos"]
+    small = [
+        "cifar10_plus",
+        "cifar10_small",
+        "digits",
+        "folder",
+        "imagenet32_plus",
+        "moons",
+        "photos",
+    ]
     assert recipe.names() == sorted([*PAPER, *small])
 
 

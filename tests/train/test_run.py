@@ -23,6 +23,8 @@ TINY = {"filters": 4, "residual_blocks": 1, "num_scales": 1}
 def tiny(name, **options):
     """A recipe with a model that trains in seconds."""
     recipe = recipes.get(name, **options)
+    if name == "moons":
+        return dataclasses.replace(recipe, overrides={"num_couplings": 2, "hidden_units": (4,)})
     return dataclasses.replace(recipe, overrides=recipe.overrides | TINY)
 
 
@@ -43,11 +45,23 @@ def settings(tmp_path, name="digits", **options):
     return Settings(**(defaults | options))
 
 
+@pytest.fixture
+def drawn():
+    """Asked for by a test of the pictures of images, which take longer to trace than to train."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(recipes.Recipe, "pictures", lambda self: {})
+
+
 def history(run_dir):
     with (run_dir / "history.csv").open(newline="") as lines:
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_run_leaves_what_it_promises(tmp_path, capsys):
     figures = train.run.train(
         tiny("digits"), settings(tmp_path, export_to=tmp_path / "saved_models" / "digits")
@@ -58,12 +72,19 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
         "card.json",
         "config.json",
         "curves.png",
+        "bits_per_dim.png",
         "history.csv",
+        "interpolation.png",
         "logs",
         "model.keras",
-        "samples",
         "samples.png",
+        "watched",
     }
+    watched = run_dir / "watched"
+    for name in ("samples", "interpolation", "bits_per_dim"):
+        frames = sorted(path.name for path in (watched / name).iterdir())
+        assert frames == ["epoch_0001.png", "epoch_0002.png"]
+        assert Image.open(watched / f"{name}.gif").n_frames == 2
     card = json.loads((run_dir / "card.json").read_text())
     assert card["preset"] == "digits"
     assert card["images"] == {"train": 1297, "validation": 200, "test": 300}
@@ -188,6 +209,20 @@ def test_every_architecture_takes_two_steps_at_reduced_size(name, tfds_directory
         for variable, old in zip(model.trainable_variables, before, strict=True)
     ]
     assert all(changed)
+
+
+def test_moons_have_their_figure_and_their_nats(tmp_path, capsys):
+    recipe = dataclasses.replace(tiny("moons"), epochs=2)
+    train.run.train(recipe, settings(tmp_path, "moons", batch_size=1000))
+    model = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert isinstance(model, tfnvp.VectorRealNVP)
+    points = next(iter(recipe.load("test", 10_000))).numpy()
+    nats = model.log_prob(points).numpy().mean()
+    assert f"test log-likelihood  {nats:.3f} nats" in capsys.readouterr().out
+    drawn = np.asarray(Image.open(tmp_path / "run" / "density.png"))
+    np.testing.assert_array_equal(recipe.pictures()["density"](model), drawn)
+    with pytest.raises(ValueError, match="--remat"):
+        train.run.train(recipe, settings(tmp_path / "remat", "moons", remat=True))
 
 
 def test_limit_steps_counts_over_epochs(tmp_path):

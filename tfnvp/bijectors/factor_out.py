@@ -48,23 +48,25 @@ class FactorOut(FlowBijector):
     # The bijector's value is held until its log-det is there: TFP's cache, where a network's second
     # evaluation is saved, forgets what nobody holds.
     def _inverse_and_log_det(self, x):
-        kept, out = _halve(x)
+        kept, out = halve(x)
         value = self.bijector.inverse(kept)
         log_det = self.bijector.inverse_log_det_jacobian(kept, event_ndims=3)
-        return _join(value, out), log_det
+        return join(value, out), log_det
 
     def _forward_and_log_det(self, z):
-        kept, out = _halve(z)
+        kept, out = halve(z)
         value = self.bijector.forward(kept)
         log_det = self.bijector.forward_log_det_jacobian(kept, event_ndims=3)
-        return _join(value, out), log_det
+        return join(value, out), log_det
 
 
-def _halve(x):
+def halve(x):
+    """[..., H, W, C] as what flows on and what leaves, each [..., H/2, W/2, 2 C]."""
     corner, right, below, across = tf.split(space_to_channels(x), 4, axis=-1)
-    return tf.concat([corner, across], axis=-1), (right, below)
+    return tf.concat([corner, across], axis=-1), tf.concat([right, below], axis=-1)
 
 
-def _join(kept, out):
+def join(kept, out):
+    """The reverse of `halve`."""
     corner, across = tf.split(kept, 2, axis=-1)
-    return channels_to_space(tf.concat([corner, *out, across], axis=-1))
+    return channels_to_space(tf.concat([corner, out, across], axis=-1))

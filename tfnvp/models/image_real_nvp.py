@@ -15,6 +15,7 @@ from tfnvp.bijectors import (
     InvertibleConv1x1,
     Squeeze,
 )
+from tfnvp.bijectors.factor_out import halve
 from tfnvp.checks import assert_all, check_positive_int
 from tfnvp.layers import Dequantization, InvertibleMatrix, ResidualNetwork, RunningMoments
 from tfnvp.masks import ChannelHalves, Checkerboard
@@ -303,6 +304,25 @@ class ImageRealNVP(FlowModel):
         distribution = self.distribution_for(image_shape)
         name = f"sample {tuple(distribution.event_shape)}"
         return tf.clip_by_value(self._sample(distribution, name, n, temperature, seed), 0, 1)
+
+    def latents_by_scale(self, z):
+        """Latents as `encode` gives them, apart by the scale at which they leave the flow.
+
+        `tfnvp.latent.join_scales` is the reverse.
+
+        Args:
+            z: [..., H, W, C], of any size that the scales divide.
+
+        Returns:
+            A list of `num_scales` tensors, the finest scale first: [..., H/2, W/2, 2 C],
+            [..., H/4, W/4, 4 C] and so on; the last and coarsest two have the same shape.
+        """
+        z = tf.convert_to_tensor(z)
+        scales = []
+        for _ in range(self.num_scales - 1):
+            z, out = halve(z)
+            scales.append(out)
+        return [*scales, z]
 
     def _checked_image_shape(self, image_shape):
         image_shape = tuple(image_shape)

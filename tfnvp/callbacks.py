@@ -1,0 +1,103 @@
+"""Watching a flow train: pictures of the same latents, epoch by epoch."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfnvp import latent, plotting
+
+
+class Watch(keras.callbacks.Callback):
+    """Draws pictures of the model as it trains: PNG files, TensorBoard, and in the end a GIF.
+
+    A picture's latents are fixed, so that one sees the same z become an image over the epochs. The
+    files are `directory/NAME/epoch_0001.png` and so on, and `directory/NAME.gif` of all of them,
+    those of an earlier part of the same training included.
+
+    Args:
+        pictures: a dictionary from a name to a function of the model that gives an image, uint8
+            [H, W, 3], of the same size each time: `samples`, `interpolation`, `bits_per_dim` and
+            `density` of this module make such functions.
+        directory: for the files; made where it is not there.
+        log_dir: of TensorBoard; None for none.
+        every: epochs from one drawing to the next.
+
+    Example:
+        >>> import tempfile, sklearn.datasets
+        >>> x = sklearn.datasets.make_moons(256, noise=0.05, random_state=0)[0]
+        >>> model = tfnvp.VectorRealNVP(2, num_couplings=2)
+        >>> model.compile(optimizer="adam")
+        >>> directory = tempfile.mkdtemp()
+        >>> watch = tfnvp.callbacks.Watch({"density": tfnvp.callbacks.density(x)}, directory)
+        >>> history = model.fit(x, verbose=0, callbacks=[watch])
+        >>> sorted(path.name for path in Path(directory).rglob("*.*"))
+        ['density.gif', 'epoch_0001.png']
+    """
+
+    def __init__(self, pictures, directory, log_dir=None, every=1):
+        super().__init__()
+        self.pictures = pictures
+        self.directory = Path(directory)
+        self.log_dir = log_dir
+        self.every = every
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Draws."""
+        if (epoch + 1) % self.every:
+            return
+        for name, draw in self.pictures.items():
+            picture = draw(self.model)
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+            plotting.save_png(picture, self.directory / name / f"epoch_{epoch + 1:04d}.png")
+            if self.log_dir is not None:
+                with tf.summary.create_file_writer(str(self.log_dir)).as_default():
+                    tf.summary.image(name, picture[tf.newaxis], step=epoch + 1)
+
+    def on_train_end(self, logs=None):
+        """Joins the drawings."""
+        for name in self.pictures:
+            if frames := sorted((self.directory / name).glob("epoch_*.png")):
+                plotting.save_gif(frames, self.directory / f"{name}.gif")
+
+
+def samples(count=64, seed=0):
+    """A picture for `Watch`: a grid of samples, always of the same latents."""
+    return lambda model: plotting.image_grid(model.sample(count, seed=seed))
+
+
+def interpolation(steps=8, seed=0):
+    """A picture for `Watch`: the paper's manifold through four latents, always the same."""
+
+    def draw(model):
+        z = np.random.default_rng(seed).normal(size=(4, *model.image_shape)).astype("float32")
+        grid = tf.reshape(latent.interpolate(*z, steps=steps), [-1, *model.image_shape])
+        return plotting.image_grid(model.decode(grid), steps)
+
+    return draw
+
+
+def bits_per_dim(images):
+    """A picture for `Watch`: histograms of the bits/dim of sets of images.
+
+    Args:
+        images: a dictionary from a label to an array [N, H, W, C] that `model.bits_per_dim` takes.
+    """
+
+    def draw(model):
+        bits = {label: np.asarray(model.bits_per_dim(x)) for label, x in images.items()}
+        return plotting.pixels(plotting.bits_histogram(bits))
+
+    return draw
+
+
+def density(data, count=300, seed=0):
+    """A picture for `Watch` of a model of vectors [2]: data space and latent space.
+
+    Args:
+        data: [N, 2].
+        count: points of data, and of samples.
+        seed: of the samples.
+    """
+    return lambda model: plotting.pixels(plotting.density_2d(model, data, count, seed))

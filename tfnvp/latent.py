@@ -1,0 +1,242 @@
+"""What can be done with latents: between images, around them, scale by scale.
+
+Latents are what `model.encode` gives and `model.decode` takes, of any shape: [H, W, C] or [D].
+Images larger than those of training are `model.sample(n, image_shape=...)`, and images closer to
+the mean `model.sample(n, temperature=...)`.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tfnvp.bijectors.factor_out import join
+from tfnvp.checks import check_positive_int
+from tfnvp.models.flow_model import stateless_seed
+
+
+def interpolate(z1, z2, z3, z4, steps=8, full_circle=False):
+    """The paper's manifold through four latents, on which each keeps its distance from the origin.
+
+        z = cos(p) (cos(q) z1 + sin(q) z2) + sin(p) (cos(q) z3 + sin(q) z4),
+
+    with p for the rows and q for the columns, both from 0 to pi/2, so that the corners are z1, z2
+    (top) and z3, z4 (bottom). Source: Real NVP (arXiv 1605.08803), section 4.2, equation 19.
+
+    Args:
+        z1, z2, z3, z4: latents of one shape.
+        steps: rows, and columns.
+        full_circle: whether both angles go through the whole circle as in the paper's figure,
+            without coming to 2 pi: 0, pi/4, ..., 7 pi/4 for the 8 steps of the paper.
+
+    Returns:
+        [steps, steps, *shape], z1 at [0, 0].
+
+    Raises:
+        ValueError: for latents of different shapes, or steps not 2 or more.
+
+    Example:
+        >>> import tfnvp, tensorflow as tf
+        >>> model = tfnvp.ImageRealNVP.from_preset("digits")
+        >>> z = model.encode(next(iter(tfnvp.data.load("digits", "test", 4))))
+        >>> grid = tfnvp.latent.interpolate(*z, steps=3)
+        >>> model.decode(tf.reshape(grid, [9, 8, 8, 1])).shape
+        TensorShape([9, 8, 8, 1])
+    """
+    _check_steps(steps)
+    z1, z2, z3, z4 = _of_one_shape(z1=z1, z2=z2, z3=z3, z4=z4)
+    end = 2 * math.pi * (steps - 1) / steps if full_circle else math.pi / 2
+    angle = tf.linspace(tf.zeros([], z1.dtype), end, steps)
+    p = tf.reshape(angle, [steps, 1] + [1] * z1.shape.rank)
+    q = tf.reshape(angle, [1, steps] + [1] * z1.shape.rank)
+    top = tf.cos(q) * z1 + tf.sin(q) * z2
+    bottom = tf.cos(q) * z3 + tf.sin(q) * z4
+    return tf.cos(p) * top + tf.sin(p) * bottom
+
+
+def slerp(z1, z2, steps=8):
+    """Spherical interpolation: from z1 to z2 at an even pace, as latents of a Gaussian lie.
+
+        z(t) = (sin((1 - t) w) z1 + sin(t w) z2) / sin(w),    w the angle between z1 and z2;
+
+    nearly parallel latents, and zero, are interpolated linearly. Source: Shoemake 1985; for
+    latents of generative models White (arXiv 1609.04468).
+
+    Args:
+        z1, z2: latents of one shape.
+        steps: latents in all, the two ends included.
+
+    Returns:
+        [steps, *shape], from z1 to z2.
+
+    Raises:
+        ValueError: for latents of different shapes or in opposite directions, between which there
+            is no one way, or steps not 2 or more.
+
+    Example:
+        >>> tfnvp.latent.slerp([1.0, 0.0], [0.0, 1.0], steps=3).numpy().round(3)
+        array([[1.   , 0.   ],
+               [0.707, 0.707],
+               [0.   , 1.   ]], dtype=float32)
+    """
+    _check_steps(steps)
+    z1, z2 = _of_one_shape(z1=z1, z2=z2)
+    lengths = tf.norm(z1) * tf.norm(z2)
+    cosine = tf.reduce_sum(z1 * z2) / lengths if lengths > 0 else tf.ones([], z1.dtype)
+    angle = tf.acos(tf.clip_by_value(cosine, -1, 1))
+    if angle > math.pi - 1e-3:
+        raise ValueError("z1 and z2 must not be opposite: there is no one way between them")
+    t = tf.reshape(tf.linspace(tf.zeros([], z1.dtype), 1, steps), [steps] + [1] * z1.shape.rank)
+    if angle < 1e-3:
+        return (1 - t) * z1 + t * z2
+    return (tf.sin((1 - t) * angle) * z1 + tf.sin(t * angle) * z2) / tf.sin(angle)
+
+
+def join_scales(scales):
+    """Latents from their parts, the reverse of `ImageRealNVP.latents_by_scale`.
+
+    Args:
+        scales: a list of tensors as that method gives them, the finest first.
+
+    Returns:
+        [..., H, W, C].
+
+    Example:
+        >>> import numpy as np
+        >>> model = tfnvp.ImageRealNVP((8, 8, 1), num_scales=3, filters=4, residual_blocks=1)
+        >>> z = np.random.normal(size=(2, 8, 8, 1))
+        >>> bool(np.all(tfnvp.latent.join_scales(model.latents_by_scale(z)) == z))
+        True
+    """
+    *rest, z = scales
+    for out in reversed(rest):
+        z = join(z, out)
+    return z
+
+
+def resample_scales(model, images, keep, temperature=1.0, seed=None):
+    """Keeps the coarsest scales of images' latents and draws the finer ones anew.
+
+    What stays the same is what the kept latents hold: the paper's conceptual compression. Of S
+    scales, those that leave first have half of the latents, the next a quarter and so on. Source:
+    Real NVP (arXiv 1605.08803), section 3.6 and appendix D, after Gregor et al. (arXiv 1604.08772).
+
+    Args:
+        model: an `ImageRealNVP`.
+        images: [B, H, W, C], uint8 or float, as `model.encode` takes them.
+        keep: how many scales, from 0 (samples) to all (reconstructions).
+        temperature: factor on the latents that are drawn.
+        seed: as in `model.sample`.
+
+    Returns:
+        [B, H, W, C], intensities in [0, 1].
+
+    Raises:
+        ValueError: if keep is out of range.
+
+    Example:
+        >>> model = tfnvp.ImageRealNVP.from_preset("digits")
+        >>> images = next(iter(tfnvp.data.load("digits", "test", 4)))
+        >>> tfnvp.latent.resample_scales(model, images, keep=1, seed=0).shape
+        TensorShape([4, 8, 8, 1])
+    """
+    if keep not in range(model.num_scales + 1):
+        raise ValueError(f"keep must be an integer from 0 to {model.num_scales}, got keep={keep!r}")
+    z = model.encode(images)
+    drawn = temperature * tf.random.stateless_normal(
+        tf.shape(z), stateless_seed(seed), dtype=z.dtype, alg="philox"
+    )
+    first = model.num_scales - keep
+    scales = model.latents_by_scale(drawn)[:first] + model.latents_by_scale(z)[first:]
+    return tf.clip_by_value(model.decode(join_scales(scales)), 0, 1)
+
+
+def attribute_direction(z, attribute):
+    """The mean latent of what has an attribute less that of what has not.
+
+    Added to the latents of an image, it moves the image towards the attribute. Source: as in Glow
+    (arXiv 1807.03039), section 6.
+
+    Args:
+        z: [N, *shape], latents.
+        attribute: [N], booleans: which of them have it.
+
+    Returns:
+        [*shape].
+
+    Raises:
+        ValueError: if all or none have it, or there are not N booleans.
+
+    Example:
+        >>> z = [[0.0, 1.0], [0.0, 3.0], [5.0, 2.0]]
+        >>> tfnvp.latent.attribute_direction(z, [False, False, True]).numpy().tolist()
+        [5.0, 0.0]
+    """
+    z, attribute = tf.convert_to_tensor(z), np.asarray(attribute)
+    if attribute.dtype != bool or attribute.shape != (z.shape[0],):
+        raise ValueError(
+            f"attribute must be {z.shape[0]} booleans, one for each latent, got dtype "
+            f"{attribute.dtype} and shape {attribute.shape}"
+        )
+    if attribute.all() or not attribute.any():
+        raise ValueError("attribute must be true of some latents and false of others")
+    return tf.reduce_mean(z[attribute], axis=0) - tf.reduce_mean(z[~attribute], axis=0)
+
+
+def nearest(images, others, count=1):
+    """For each image, the closest of others: of training images, to see that nothing is copied.
+
+    Args:
+        images: [N, *shape], float.
+        others: [M, *shape], float, in the same units; uint8 images x are (x + 0.5) / levels.
+        count: how many for each image, M at most.
+
+    Returns:
+        Indices into others, int32 [N, count], the closest first, and their distances [N, count],
+        the root of the mean squared difference.
+
+    Raises:
+        ValueError: for shapes that differ, integers, or count out of range.
+
+    Example:
+        >>> index, distance = tfnvp.latent.nearest([[0.0, 0.2]], [[1.0, 1.0], [0.0, 0.0]])
+        >>> index.numpy().tolist()
+        [[1]]
+    """
+    images, others = tf.convert_to_tensor(images), tf.convert_to_tensor(others)
+    if not (images.dtype.is_floating and others.dtype == images.dtype):
+        raise ValueError(
+            "images and others must be of one float dtype, got "
+            f"{images.dtype.name} and {others.dtype.name}"
+        )
+    if images.shape[1:] != others.shape[1:]:
+        raise ValueError(
+            "images and others must have the same shape but for their number, got "
+            f"{images.shape} and {others.shape}"
+        )
+    check_positive_int("count", count)
+    if count > others.shape[0]:
+        raise ValueError(f"count must be {others.shape[0]} at most, got count={count}")
+    size = images.shape[1:].num_elements()
+    # One image at a time: expanding the square to a product of matrices would lose digits.
+    flat = tf.reshape(others, [-1, size])
+    squares = tf.map_fn(
+        lambda image: tf.reduce_mean((flat - image) ** 2, axis=-1),
+        tf.reshape(images, [-1, size]),
+    )
+    closest, index = tf.math.top_k(-squares, k=count)
+    return index, tf.sqrt(-closest)
+
+
+def _check_steps(steps):
+    check_positive_int("steps", steps)
+    if steps < 2:
+        raise ValueError(f"steps must be 2 or more, to have both ends, got steps={steps}")
+
+
+def _of_one_shape(**latents):
+    tensors = [tf.convert_to_tensor(z) for z in latents.values()]
+    if any(z.shape != tensors[0].shape for z in tensors):
+        shapes = ", ".join(f"{name} {z.shape}" for name, z in zip(latents, tensors, strict=True))
+        raise ValueError(f"{', '.join(latents)} must have one shape, got {shapes}")
+    return tensors
