@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import tfnvp
@@ -109,6 +110,9 @@ def train(recipe, settings):
             split: model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
             for split, images in figures.items()
         }
+        if model.num_classes:
+            images = _limited(recipe.load("test", settings.batch_size), settings)
+            figures["accuracy"] = _accuracy(model, images)
         grid = plotting.image_grid(model.sample(64, seed=settings.seed))
         plotting.save_png(grid, settings.run_dir / "samples.png")
         rows = _history(settings.run_dir)
@@ -123,6 +127,14 @@ def train(recipe, settings):
     _write_card(figures, recipe, settings, model)
     _print_table(figures, recipe, settings, exported)
     return figures
+
+
+def _accuracy(model, images):
+    """Share of the images whose class is the likeliest, by Bayes' rule with equal classes."""
+    hits = [
+        keras.ops.convert_to_numpy(tf.argmax(model.classify(x), axis=1) == y) for x, y in images
+    ]
+    return float(np.concatenate(hits).mean())
 
 
 def _optimizer(recipe, settings, steps_per_epoch):
@@ -243,6 +255,8 @@ def _print_table(figures, recipe, settings, exported):
         ("run directory", settings.run_dir),
         ("SavedModel", exported or "not exported"),
     ]
+    if "accuracy" in figures:
+        rows.insert(3, ("test accuracy", f"{figures['accuracy']:.3f}"))
     if recipe.paper_bits_per_dim:
         rows.insert(3, ("the paper's test", f"{recipe.paper_bits_per_dim:.2f}"))
     print()
