@@ -23,14 +23,14 @@ class LabelEncoding(keras.layers.Layer):
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
-        labels: integers [...], with dropout also -1 for "no label", or floats [..., context_size].
+        labels: as `checked` returns them: integers [...], with dropout also -1 for "no label", or floats [..., context_size].
         training: as in Keras.
 
     Returns:
         [..., size], in the layer's variable dtype.
 
     Raises:
-        ValueError: for labels of a wrong dtype, shape or range.
+        ValueError: if dropout is not in [0, 1).
     """
 
     def __init__(self, num_classes=None, context_size=None, dropout=0.0, seed=None, **kwargs):
@@ -46,11 +46,10 @@ class LabelEncoding(keras.layers.Layer):
 
     def call(self, labels, training=None):
         if self.num_classes:
-            labels = self._in_range(labels)
             context = tf.one_hot(labels, self.num_classes, dtype=self.variable_dtype)
             present = tf.cast(labels >= 0, self.variable_dtype)[..., tf.newaxis]
         else:
-            context = tf.cast(self._vectors(labels), self.variable_dtype)
+            context = tf.cast(labels, self.variable_dtype)
             present = tf.ones_like(context[..., :1])
         if not self.dropout:
             return context
@@ -62,6 +61,16 @@ class LabelEncoding(keras.layers.Layer):
     def no_label(self):
         """The context [size] of p(x)."""
         return tf.one_hot(self.size - 1, self.size, dtype=self.variable_dtype)
+
+    def checked(self, labels):
+        """Labels as a tensor.
+
+        Raises:
+            ValueError: for labels of a wrong dtype, shape or range.
+        """
+        # Not within `call`, where Keras would make many lines of the error.
+        labels = tf.convert_to_tensor(labels)
+        return self._in_range(labels) if self.num_classes else self._vectors(labels)
 
     def _in_range(self, labels):
         if not labels.dtype.is_integer:

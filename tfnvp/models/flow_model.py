@@ -150,7 +150,7 @@ class FlowModel(keras.Model):
                 )
             return distribution
         if labels is not None:
-            labels = tf.convert_to_tensor(labels)
+            labels = self.label_encoding.checked(labels)
             context = self.label_encoding(labels, training=training)
         elif self.label_dropout:
             context = self.label_encoding.no_label()
