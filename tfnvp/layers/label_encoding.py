@@ -23,8 +23,8 @@ class LabelEncoding(keras.layers.Layer):
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
-        labels: as `checked` returns them: integers [...], with dropout also -1 for "no label", or floats [..., context_size].
-        training: as in Keras.
+        labels: integers [...], with dropout also -1 for "no label", or floats
+            [..., context_size], as `checked` returns them. training: as in Keras.
 
     Returns:
         [..., size], in the layer's variable dtype.
@@ -63,20 +63,36 @@ class LabelEncoding(keras.layers.Layer):
         return tf.one_hot(self.size - 1, self.size, dtype=self.variable_dtype)
 
     def checked(self, labels):
-        """Labels as a tensor.
+        """Labels as a tensor of which the values are checked too.
 
         Raises:
             ValueError: for labels of a wrong dtype, shape or range.
         """
         # Not within `call`, where Keras would make many lines of the error.
-        labels = tf.convert_to_tensor(labels)
-        return self._in_range(labels) if self.num_classes else self._vectors(labels)
+        labels = self.of_known_kind(labels)
+        return self._in_range(labels) if self.num_classes else labels
 
-    def _in_range(self, labels):
-        if not labels.dtype.is_integer:
+    def of_known_kind(self, labels):
+        """Labels as a tensor, whatever the values.
+
+        Raises:
+            ValueError: for labels of a wrong dtype or shape.
+        """
+        labels = tf.convert_to_tensor(labels)
+        if self.num_classes and not labels.dtype.is_integer:
             raise ValueError(
                 f"labels must be integers 0..{self.num_classes - 1}, got dtype {labels.dtype.name}"
             )
+        if self.context_size and (
+            not labels.dtype.is_floating or labels.shape[-1:] != [self.context_size]
+        ):
+            raise ValueError(
+                f"labels must be floats [..., {self.context_size}], got {labels.dtype.name} of "
+                f"shape {labels.shape}"
+            )
+        return labels
+
+    def _in_range(self, labels):
         labels = tf.cast(labels, tf.int64)
         lowest = -1 if self.dropout else 0
         in_range = (labels >= lowest) & (labels < self.num_classes)
@@ -88,14 +104,6 @@ class LabelEncoding(keras.layers.Layer):
         checked = assert_all(in_range, message, tf.concat([wrong, [0]], 0)[0])
         with tf.control_dependencies([] if checked is None else [checked]):
             return tf.identity(labels)
-
-    def _vectors(self, labels):
-        if not labels.dtype.is_floating or labels.shape[-1:] != [self.context_size]:
-            raise ValueError(
-                f"labels must be floats [..., {self.context_size}], got {labels.dtype.name} of "
-                f"shape {labels.shape}"
-            )
-        return labels
 
     def get_config(self):
         config = super().get_config()

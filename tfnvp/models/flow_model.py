@@ -142,26 +142,30 @@ class FlowModel(keras.Model):
 
     def _conditioned(self, distribution, labels, training=False):
         """The distribution with a context for its couplings, where the model is conditional."""
+        self._check_conditions(labels)
         if self.label_encoding is None:
-            if labels is not None:
-                raise ValueError(
-                    "labels must be None, for the model is not conditional: make it with "
-                    "num_classes or context_size"
-                )
             return distribution
-        if labels is not None:
-            labels = self.label_encoding.checked(labels)
-            context = self.label_encoding(labels, training=training)
-        elif self.label_dropout:
+        if labels is None:
             context = self.label_encoding.no_label()
         else:
+            labels = self.label_encoding.checked(labels)
+            context = self.label_encoding(labels, training=training)
+        base = tfp.distributions.BatchBroadcast(distribution.distribution, tf.shape(context)[:-1])
+        bijector = with_context(distribution.bijector, context)
+        return tfp.distributions.TransformedDistribution(base, bijector)
+
+    def _check_conditions(self, labels):
+        """Refuses labels that the model has no use for, and none where it needs them."""
+        if self.label_encoding is None and labels is not None:
+            raise ValueError(
+                "labels must be None, for the model is not conditional: make it with num_classes "
+                "or context_size"
+            )
+        if self.label_encoding is not None and labels is None and not self.label_dropout:
             raise ValueError(
                 "labels must be given, for the model has no label_dropout to learn p(x): pass "
                 "labels, or make the model with label_dropout"
             )
-        base = tfp.distributions.BatchBroadcast(distribution.distribution, tf.shape(context)[:-1])
-        bijector = with_context(distribution.bijector, context)
-        return tfp.distributions.TransformedDistribution(base, bijector)
 
     @property
     def _context_shape(self):
@@ -268,9 +272,10 @@ class FlowModel(keras.Model):
 
     def _check_labels(self, labels, rows):
         """Labels as a tensor of one for each row; a single one is for all of them."""
-        if labels is None or self.label_encoding is None:
-            return labels
-        labels = tf.convert_to_tensor(labels)
+        self._check_conditions(labels)
+        if labels is None:
+            return None
+        labels = self.label_encoding.of_known_kind(labels)
         shape, _ = self._label_spec(rows)
         if labels.shape.rank == len(shape) - 1:
             labels = tf.broadcast_to(labels, shape)
