@@ -1,6 +1,7 @@
 """Any transformed distribution as a Keras model."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -431,14 +432,11 @@ class FlowModel(keras.Model):
         """
         if not self.num_classes:
             raise ValueError("classify needs a model with num_classes")
-        prior = tf.ones([self.num_classes]) if prior is None else tf.convert_to_tensor(prior)
-        prior = tf.cast(prior, self._unconditioned.dtype)
-        if prior.shape != [self.num_classes] or not (
-            tf.reduce_all(prior >= 0) and tf.reduce_sum(prior) > 0
-        ):
+        prior = np.ones(self.num_classes) if prior is None else np.asarray(prior)
+        if prior.shape != (self.num_classes,) or not (np.all(prior >= 0) and np.any(prior > 0)):
             raise ValueError(
                 f"prior must be {self.num_classes} numbers of 0 or more, not all 0, got "
-                f"prior={prior.numpy().tolist()}"
+                f"prior={prior.tolist()}"
             )
 
         def posterior(x, prior):
@@ -446,6 +444,7 @@ class FlowModel(keras.Model):
             log_prob = self.distribution_for(labels=tf.range(self.num_classes)).log_prob(x)
             return tf.nn.softmax(log_prob + tf.math.log(prior))
 
+        prior = tf.constant(prior, self._unconditioned.dtype)
         return self._run_rows("classify", posterior, self._check(x), prior)
 
     def sample(self, n, labels=None, temperature=1.0, seed=None):
