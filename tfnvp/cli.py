@@ -39,7 +39,7 @@ def evaluate(
         flow = _load(model)
         images = data.load(dataset, split, batch_size, shuffle=False)
         for count in sorted({1, samples}):
-            bits = np.concatenate([flow.bits_per_dim(batch, count) for batch in images])
+            bits = np.concatenate([flow.bits_per_dim(batch, samples=count) for batch in images])
             error = bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
             line = f"{dataset} {split}: {bits.mean():.4f} +- {error:.4f} bits/dim, "
             line += f"{len(bits)} images"
