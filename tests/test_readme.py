@@ -27,16 +27,21 @@ def test_the_vector_model():
     assert names["model"].log_prob(names["x"][:5]).shape == (5,)
 
 
+def test_the_conditional_model():
+    names = run(PROGRAMS[2])
+    assert names["model"].distribution_for(labels=names["y"]).batch_shape == [64]
+
+
 def test_your_own_flow_learns():
     names = {}
-    exec(PROGRAMS[2], names)
+    exec(PROGRAMS[3], names)
     bits = names["model"].history.history["bits_per_dim"]
     # The data's own entropy is near 0.4 bits/dim; a standard normal would pay 2.8.
     assert bits[-1] < 1.5 < bits[0]
 
 
 def test_there_is_nothing_else_to_run():
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
 
 
 @pytest.mark.parametrize(

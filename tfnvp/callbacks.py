@@ -63,8 +63,13 @@ class Watch(keras.callbacks.Callback):
 
 
 def samples(count=64, seed=0):
-    """A picture for `Watch`: a grid of samples, always of the same latents."""
-    return lambda model: plotting.image_grid(model.sample(count, seed=seed))
+    """A picture for `Watch`: a grid of samples, always of the same latents, of classes in turn."""
+
+    def draw(model):
+        labels = np.arange(count) % model.num_classes if model.num_classes else None
+        return plotting.image_grid(model.sample(count, labels=labels, seed=seed))
+
+    return draw
 
 
 def interpolation(steps=8, seed=0):

@@ -66,7 +66,8 @@ def evaluate(
     """Prints the bits per dimension of a data set, with the standard error of the mean.
 
     They are a bound, by uniform dequantization; with --samples K a second line has the tighter,
-    importance-weighted bound of K samples of noise for each image.
+    importance-weighted bound of K samples of noise for each image. Of a model with classes they are
+    those of p(x | y), the images given their labels.
 
     Example: tfnvp evaluate runs/mine/model.keras --dataset digits --samples 16
     """
@@ -74,11 +75,16 @@ def evaluate(
         flow = _load(model)
         if samples > 1:
             _need_keras(flow, "evaluate --samples")
-        images = data.load(dataset, split, batch_size, shuffle=False)
-        for count in sorted({1, samples}):
+        given_labels = not isinstance(flow, SavedModel) and flow.num_classes is not None
+        images = data.load(dataset, split, batch_size, shuffle=False, labels=given_labels)
+
+        def bits_per_dim(batch, count):
             options = {"samples": count} if count > 1 else {}
+            return flow.bits_per_dim(*(batch if given_labels else [batch]), **options)
+
+        for count in sorted({1, samples}):
             with _progress(images, f"{dataset} {split}") as batches:
-                bits = np.concatenate([flow.bits_per_dim(batch, **options) for batch in batches])
+                bits = np.concatenate([bits_per_dim(batch, count) for batch in batches])
             error = bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
             figures = {
                 "dataset": dataset,
@@ -102,6 +108,9 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 64,
     temperature: Temperature = 1.0,
     seed: Seed = 0,
+    labels: Annotated[
+        str | None, typer.Option(metavar="Y,Y,..", help="classes, taken in turn: 3 or 0,1,2")
+    ] = None,
 ):
     """Draws samples, as a grid in a PNG or as an array [N, H, W, C] in [0, 1].
 
@@ -111,7 +120,10 @@ def sample(
         files.check_suffix(to)
         flow = _load(model)
         with _status(f"drawing {n} samples"):
-            images = flow.sample(n, temperature=temperature, seed=seed)
+            options = {} if labels is None else {"labels": np.resize(_integers(labels), n)}
+            if options:
+                _need_keras(flow, "sample --labels")
+            images = flow.sample(n, temperature=temperature, seed=seed, **options)
         files.write_images(to, images)
         print(to)
 
@@ -351,6 +363,13 @@ def _load(model):
     if not isinstance(flow, ImageRealNVP):
         raise ValueError(f"MODEL must hold an ImageRealNVP, {path} holds {type(flow).__name__}")
     return flow
+
+
+def _integers(text):
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--labels must be integers with commas between, got {text}") from None
 
 
 def _need_keras(flow, command):

@@ -29,6 +29,9 @@ def export_saved_model(model, directory):
     signatures but `score_encoded`, with `vectors` float32 [B,D] for `images` and `latents` [B,D]. A
     sample depends on its own seed alone, a score on its own image or vector.
 
+    Each signature of a conditional model takes `label` too: int64 [B], of which -1 asks for p(x)
+    and needs label_dropout in training, or float [B,context_size]; others are refused.
+
     Args:
         model: an `ImageRealNVP` or a `VectorRealNVP`.
         directory: of the served model; the versions 1, 2, ... are directories in it. The new one
@@ -76,7 +79,7 @@ class _Signatures:
 
     def __init__(self, model):
         self._model = model
-        self._shape = model.distribution.event_shape.as_list()
+        self._shape = model.get_build_config()["event_shape"]
 
     def concrete(self):
         """The concrete functions by signature name."""
@@ -84,37 +87,47 @@ class _Signatures:
         latents = tf.TensorSpec([None, *self._shape], tf.float32, name="latents")
         seed = tf.TensorSpec([None], tf.int64, name="seed")
         temperature = tf.TensorSpec([None], tf.float32, name="temperature")
-        log_prob = tf.function(self.log_prob).get_concrete_function(data)
+        label = self.label()
+        log_prob = tf.function(self.log_prob).get_concrete_function(data, *label)
         return {
             "serving_default": log_prob,
             "log_prob": log_prob,
-            "encode": tf.function(self.encode).get_concrete_function(data),
-            "decode": tf.function(self.decode).get_concrete_function(latents),
-            "sample": tf.function(self.sample).get_concrete_function(seed, temperature),
+            "encode": tf.function(self.encode).get_concrete_function(data, *label),
+            "decode": tf.function(self.decode).get_concrete_function(latents, *label),
+            "sample": tf.function(self.sample).get_concrete_function(seed, temperature, *label),
         }
 
-    def log_prob(self, x):
-        log_prob = self._model(x, training=False)
+    def label(self):
+        """The signatures' last argument, of a conditional model alone."""
+        if self._model.num_classes:
+            return [tf.TensorSpec([None], tf.int64, name="label")]
+        if size := self._model.context_size:
+            return [tf.TensorSpec([None, size], tf.float32, name="label")]
+        return []
+
+    def log_prob(self, x, label=None):
+        log_prob = self._model(x, label, training=False)
         bits = self._model.bits(log_prob)
         return {"log_prob": _float32(log_prob), "bits_per_dim": _float32(bits)}
 
-    def encode(self, x):
-        return {"latents": _float32(self._model.inverse_in_full_precision(x))}
+    def encode(self, x, label=None):
+        return {"latents": _float32(self._model.inverse_in_full_precision(x, label))}
 
-    def decode(self, latents):
+    def decode(self, latents, label=None):
         assert_all(tf.math.is_finite(latents), "latents must be finite, got NaN or infinity")
-        z = tf.cast(latents, self._model.distribution.dtype)
-        return {self.data: self._served(self._model.forward_in_full_precision(z))}
+        z = tf.cast(latents, self._model.variable_dtype)
+        return {self.data: self._served(self._model.forward_in_full_precision(z, label))}
 
-    def sample(self, seed, temperature):
+    def sample(self, seed, temperature, label=None):
         def latent(row_seed):
             pair = tf.bitcast(row_seed, tf.int32)
             return tf.random.stateless_normal(self._shape, pair, alg="philox")
 
         z = tf.map_fn(latent, seed, fn_output_signature=tf.TensorSpec(self._shape, tf.float32))
         z *= tf.reshape(temperature, [-1] + [1] * len(self._shape))
-        z = tf.cast(z, self._model.distribution.dtype)
-        return {self.data: self._served(self._model.distribution.bijector.forward(z))}
+        distribution = self._model.distribution_for(labels=label)
+        x = distribution.bijector.forward(tf.cast(z, distribution.dtype))
+        return {self.data: self._served(x)}
 
     def _served(self, x):
         """What the flow makes as what is served."""
@@ -129,11 +142,12 @@ class _ImageSignatures(_Signatures):
         signatures = super().concrete()
         if self._shape[-1] in (1, 3, 4):
             image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
-            score = tf.function(self.score_encoded).get_concrete_function(image_bytes)
+            score = tf.function(self.score_encoded)
+            score = score.get_concrete_function(image_bytes, *self.label())
             signatures["score_encoded"] = score
         return signatures
 
-    def score_encoded(self, image_bytes):
+    def score_encoded(self, image_bytes, label=None):
         height, width, channels = self._shape
 
         def decode(encoded):
@@ -151,7 +165,7 @@ class _ImageSignatures(_Signatures):
         message = f"image_bytes must hold images of {height} x {width} pixels, got up to"
         assert_all(tf.equal(sizes, [height, width]), message, *tf.unstack(tf.reduce_max(sizes, 0)))
         levels = tf.cast(images, tf.int32) * self._model.levels // 256
-        return self.log_prob(tf.cast(levels, tf.uint8))
+        return self.log_prob(tf.cast(levels, tf.uint8), label)
 
     def _served(self, x):
         levels = tf.floor(x * self._model.levels)

@@ -15,6 +15,16 @@ _PAPER_CIFAR10 = {"image_shape": (32, 32, 3), "num_scales": 2, "filters": 64, "r
 # The paper's CIFAR-10 model at a size for a laptop.
 _SMALL = _PAPER_CIFAR10 | {"filters": 32, "residual_blocks": 2}
 
+_DIGITS = {
+    "image_shape": (8, 8, 1),
+    "num_scales": 2,
+    "filters": 32,
+    "residual_blocks": 1,
+    "levels": 17,
+}
+# p(x | y), and with a tenth of the labels left out in training p(x) too.
+_TEN_CLASSES = {"num_classes": 10, "label_dropout": 0.1}
+
 _PRESETS = {
     "cifar10": _PAPER_CIFAR10,
     "imagenet32": _PAPER_32,
@@ -28,13 +38,9 @@ _PRESETS = {
     "cifar10_plus": _SMALL | {"mixing": True},
     "imagenet32_plus": _PAPER_32 | {"mixing": True},
     # Chosen on the digits' validation images.
-    "digits": {
-        "image_shape": (8, 8, 1),
-        "num_scales": 2,
-        "filters": 32,
-        "residual_blocks": 1,
-        "levels": 17,
-    },
+    "digits": _DIGITS,
+    "digits_conditional": _DIGITS | _TEN_CLASSES,
+    "cifar10_conditional": _SMALL | _TEN_CLASSES,
     "photos": _SMALL | {"filters": 16, "residual_blocks": 1},
 }
 

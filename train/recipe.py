@@ -64,10 +64,11 @@ class Recipe:
 
     def pictures(self):
         """What is drawn as the model trains and in the end, for `tfnvp.callbacks.Watch`."""
-        scored = {
-            split: np.concatenate(list(self.load(split, 100, shuffle=False).take(2)))
-            for split in ("train", "validation")
-        }
+        scored = {}
+        for split in ("train", "validation"):
+            batches = list(self.load(split, 100, shuffle=False).take(2))
+            # Of pairs with labels, the images.
+            scored[split] = np.concatenate([b[0] if isinstance(b, tuple) else b for b in batches])
         return {
             "samples": callbacks.samples(),
             "interpolation": callbacks.interpolation(),

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import tfnvp
@@ -114,6 +115,9 @@ def train(recipe, settings):
             split: model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
             for split, images in figures.items()
         }
+        if model.num_classes:
+            images = _limited(recipe.load("test", settings.batch_size), settings)
+            figures["accuracy"] = _accuracy(model, images)
         for name, draw in pictures.items():
             plotting.save_png(draw(model), settings.run_dir / f"{name}.png")
         rows = _history(settings.run_dir)
@@ -128,6 +132,14 @@ def train(recipe, settings):
     _write_card(figures, recipe, settings, model)
     _print_table(figures, recipe.report(model), settings, exported)
     return figures
+
+
+def _accuracy(model, images):
+    """Share of the images whose class is the likeliest, by Bayes' rule with equal classes."""
+    hits = [
+        keras.ops.convert_to_numpy(tf.argmax(model.classify(x), axis=1) == y) for x, y in images
+    ]
+    return float(np.concatenate(hits).mean())
 
 
 def _optimizer(recipe, settings, steps_per_epoch):
@@ -212,6 +224,7 @@ def _write_card(figures, recipe, settings, model):
         "parameters": model.count_params(),
         "images": {split: len(recipe.load(split, None)) for split in tfnvp.data.SPLITS},
         "bits_per_dim": {split: round(figures[split], 4) for split in tfnvp.data.SPLITS},
+        **({"accuracy": round(figures["accuracy"], 4)} if "accuracy" in figures else {}),
         "dequantization": "uniform" if model.levels > 1 else None,
         "images_seen": figures["images_seen"],
         "epochs": settings.epochs,
@@ -249,6 +262,8 @@ def _print_table(figures, report, settings, exported):
         ("run directory", settings.run_dir),
         ("SavedModel", exported or "not exported"),
     ]
+    if "accuracy" in figures:
+        rows.insert(3, ("test accuracy", f"{figures['accuracy']:.3f}"))
     print()
     for name, value in rows:
         print(f"{name:<20} {value}")

@@ -242,7 +242,7 @@ def test_bad_arguments_of_sample_are_named(model, refuses):
     for n in (-1, 1.5, True, "3"):
         refuses(model.sample, n, match=f"n must be an integer .*got n={n!r}")
     for temperature in (-1.0, float("nan")):
-        refuses(model.sample, 1, temperature, match=f"got temperature={temperature}")
+        refuses(model.sample, 1, temperature=temperature, match=f"got temperature={temperature}")
 
 
 def test_bad_distributions_are_refused():

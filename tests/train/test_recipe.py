@@ -27,7 +27,8 @@ def test_the_recipes():
         "moons",
         "photos",
     ]
-    assert recipe.names() == sorted([*PAPER, *small])
+    conditional = ["cifar10_conditional", "digits_conditional"]
+    assert recipe.names() == sorted([*PAPER, *small, *conditional])
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -45,7 +46,7 @@ def test_recipes_of_the_paper_are_as_published(name):
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown recipe 'x'; known: celeb_a, cifar10, cifar10_p"):
+    with pytest.raises(ValueError, match="unknown recipe 'x'; known: celeb_a, cifar10, cifar10_c"):
         recipe.get("x")
 
 

@@ -234,7 +234,7 @@ def test_limit_steps_counts_over_epochs(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["nosuch"], "known: celeb_a, cifar10, cifar10_plus, cifar10_small, digits, folder"),
+        (["nosuch"], "known: celeb_a, cifar10, cifar10_conditional, cifar10_plus, cifar10_small"),
         (["digits", "--run-dir", "{full}"], "is not empty"),
         (["digits", "--run-dir", "{new}", "--resume"], "holds no unfinished run"),
         (["folder", "--run-dir", "{new}"], "--data DIR"),

@@ -25,7 +25,10 @@ class AffineCoupling(FlowBijector):
             checkerboard [N, H, W, C] with zeros in place of what changes, of channel halves
             [N, H, W, C // 2] or [N, D // 2]. It returns a tensor with, on its last axis, the
             log-scales s and then the shifts t of what changes. Bound s (a tanh does) or training
-            may diverge.
+            may diverge. With a context it is called with two arguments, what stays and the context
+            [N, K].
+        context: None, or a float tensor [..., K] that the conditioner sees too: the map is then a
+            batch of maps, whose batch shape `...` broadcasts with that of the events.
         validate_args: whether to check at run time that s and t are finite.
         name: of the bijector.
 
@@ -41,7 +44,10 @@ class AffineCoupling(FlowBijector):
         [3, 4]
     """
 
-    def __init__(self, mask, conditioner, validate_args=False, name="affine_coupling"):
+    def __init__(
+        self, mask, conditioner, context=None, validate_args=False, name="affine_coupling"
+    ):
+        context = None if context is None else tf.convert_to_tensor(context)
         parameters = dict(locals())
         if not isinstance(mask, (Checkerboard, ChannelHalves)):
             raise TypeError(
@@ -54,6 +60,7 @@ class AffineCoupling(FlowBijector):
         with tf.name_scope(name) as name:
             self._mask = mask
             self._conditioner = conditioner
+            self._context = context
             super().__init__(mask.event_ndims, parameters, validate_args=validate_args, name=name)
 
     @property
@@ -66,15 +73,29 @@ class AffineCoupling(FlowBijector):
         """The network that maps what stays to log-scales and shifts."""
         return self._conditioner
 
+    @property
+    def context(self):
+        """What the conditioner sees beside what stays, or None."""
+        return self._context
+
     def _inverse_and_log_det(self, x):
-        stays, changes, merge = self._split(x)
+        stays, changes, merge = self._split(self._broadcast(x))
         log_scale, shift = self._condition(stays, changes)
         return merge(changes * tf.exp(log_scale) + shift), self._sum(log_scale)
 
     def _forward_and_log_det(self, z):
-        stays, changes, merge = self._split(z)
+        stays, changes, merge = self._split(self._broadcast(z))
         log_scale, shift = self._condition(stays, changes)
         return merge((changes - shift) * tf.exp(-log_scale)), -self._sum(log_scale)
+
+    def _broadcast(self, x):
+        """Events of the batch shape that x and the context have together."""
+        if self.context is None:
+            return x
+        n = self.mask.event_ndims
+        batch = tf.broadcast_dynamic_shape(tf.shape(x)[:-n], tf.shape(self.context)[:-1])
+        static = tf.broadcast_static_shape(x.shape[:-n], self.context.shape[:-1]) + x.shape[-n:]
+        return tf.ensure_shape(tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[-n:]], 0)), static)
 
     def _split(self, x):
         """What the conditioner sees, what is scaled and shifted, and how to join them again."""
@@ -89,7 +110,11 @@ class AffineCoupling(FlowBijector):
         """Log-scales and shifts, each of the shape of `changes`."""
         batch_ndims = stays.shape.rank - self.mask.event_ndims
         batch, event = sizes(stays)[:batch_ndims], sizes(stays)[batch_ndims:]
-        outputs = tf.convert_to_tensor(self.conditioner(tf.reshape(stays, [-1, *event])))
+        inputs = [tf.reshape(stays, [-1, *event])]
+        if self.context is not None:
+            size = self.context.shape[-1]
+            inputs.append(tf.reshape(tf.broadcast_to(self.context, [*batch, size]), [-1, size]))
+        outputs = tf.convert_to_tensor(self.conditioner(*inputs))
         if outputs.shape[-1] != 2 * changes.shape[-1]:
             raise ValueError(
                 f"conditioner must return log-scales and shifts, {2 * changes.shape[-1]} values on "
@@ -107,3 +132,24 @@ class AffineCoupling(FlowBijector):
 
     def _sum(self, log_scale):
         return tf.reduce_sum(log_scale, axis=list(range(-self.mask.event_ndims, 0)))
+
+
+def with_context(bijector, context):
+    """The same map with a context for every coupling in it; its layers are shared, not copied.
+
+    Args:
+        bijector: an `AffineCoupling`, or a bijector of others, such as `FactorOut` and `tfb.Chain`.
+        context: a float tensor [..., K], or None.
+
+    Returns:
+        A bijector: `bijector` itself if no coupling is in it.
+    """
+    if isinstance(bijector, AffineCoupling):
+        return bijector.copy(context=context)
+    # As TFP and tfnvp name the constructor's argument.
+    inner = {
+        name: tf.nest.map_structure(lambda b: with_context(b, context), bijector.parameters[name])
+        for name in ("bijector", "bijectors")
+        if bijector.parameters.get(name) is not None
+    }
+    return bijector.copy(**inner) if inner else bijector

@@ -59,6 +59,7 @@ def load(
     shuffle: bool | None = None,
     seed: int = 0,
     flip: bool = False,
+    labels: bool = False,
 ) -> tf.data.Dataset:
     """A named set as a pipeline of uint8 images.
 
@@ -93,12 +94,16 @@ def load(
             `tf.random.set_seed` where that is called.
         flip: whether each image is mirrored left to right with probability 1/2, drawn afresh
             each epoch.
+        labels: whether each image comes with its class, for a conditional model: of `digits` and
+            `cifar10`.
 
     Returns:
-        A `tf.data.Dataset` of known cardinality, of uint8 [H, W, C] or [B, H, W, C] in 0..levels-1.
+        A `tf.data.Dataset` of known cardinality, of uint8 [H, W, C] or [B, H, W, C] in 0..levels-1;
+        with labels, of pairs of these and int64 [] or [B] in 0..num_classes-1.
 
     Raises:
-        ValueError: if `name`, `split` or `batch_size` is not one that is described here.
+        ValueError: if `name`, `split` or `batch_size` is not one that is described here, or labels
+            are asked of a set that has none.
         DatasetNotFoundError: if a TFDS set is not in the data directory; says how to get it.
 
     Example:
@@ -109,7 +114,10 @@ def load(
     check_choice("name", name, tuple(_SETS))
     check_choice("split", split, SPLITS)
     check_positive_int("batch_size", batch_size, optional=True)
-    images = _SETS[name].read(split)
+    if labels and not _SETS[name].info.num_classes:
+        labelled = ", ".join(known for known in names() if _SETS[known].info.num_classes)
+        raise ValueError(f"labels: the set {name!r} has none; those with labels: {labelled}")
+    images = _SETS[name].read(split, labels)
     return pipeline.feed(
         images,
         split,

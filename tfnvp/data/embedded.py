@@ -34,7 +34,7 @@ def _cut_patches(photograph: np.ndarray, split: str) -> np.ndarray:
     )
 
 
-def _photos(split: str) -> tf.data.Dataset:
+def _photos(split: str, labels: bool) -> tf.data.Dataset:
     """32x32 colour patches of scikit-learn's two photographs, 427 x 640, uint8 [32, 32, 3].
 
     The splits share no pixel. Train: stride 8 in columns 0-223 and 416-639, 2 x 2,500 patches.
@@ -47,18 +47,21 @@ def _photos(split: str) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(patches)
 
 
-def _digits(split: str) -> tf.data.Dataset:
+def _digits(split: str, labels: bool) -> tf.data.Dataset:
     """scikit-learn's 1,797 handwritten digits, uint8 [8, 8, 1] in 0..16.
 
     Of `numpy.random.RandomState(0).permutation(1797)` the first 1,297 train, the next 200
-    validate and the last 300 test.
+    validate and the last 300 test. With labels, pairs of an image and 0..9, int64.
     """
     from sklearn.datasets import load_digits  # slow to import
 
-    images = load_digits().images.astype(np.uint8)[..., None]
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)[..., None]
     order = np.random.RandomState(0).permutation(len(images))
     train, validation, test = np.split(order, [1297, 1497])
     rows = {"train": train, "validation": validation, "test": test}[split]
+    if labels:
+        return tf.data.Dataset.from_tensor_slices((images[rows], digits.target[rows]))
     return tf.data.Dataset.from_tensor_slices(images[rows])
 
 
@@ -67,11 +70,13 @@ class EmbeddedSet:
     """A set and the function that gives a split of it as single images."""
 
     info: DatasetInfo
-    read: Callable[[str], tf.data.Dataset]
+    read: Callable[[str, bool], tf.data.Dataset]
 
 
 SETS = {
-    "digits": EmbeddedSet(DatasetInfo((8, 8, 1), 17, "sklearn.datasets.load_digits"), _digits),
+    "digits": EmbeddedSet(
+        DatasetInfo((8, 8, 1), 17, "sklearn.datasets.load_digits", num_classes=10), _digits
+    ),
     "photos": EmbeddedSet(
         DatasetInfo((_PATCH, _PATCH, 3), 256, "sklearn.datasets.load_sample_images"), _photos
     ),

@@ -22,6 +22,7 @@ class DatasetInfo:
         image_shape: `(height, width, channels)`.
         levels: number of values a pixel takes; its images carry 0..levels-1.
         source: where the images come from, one line.
+        num_classes: how many classes its labels name; None for a set without labels.
 
     Example:
         >>> DatasetInfo(image_shape=(8, 8, 1), levels=17, source="my scanner").levels
@@ -31,6 +32,7 @@ class DatasetInfo:
     image_shape: tuple[int, int, int]
     levels: int
     source: str
+    num_classes: int | None = None
 
 
 def cached(images: tf.data.Dataset) -> tf.data.Dataset:
@@ -52,19 +54,19 @@ def feed(
     """Shuffles, crops, batches, flips and prefetches; arguments are those of `tfnvp.data.load`.
 
     Args:
-        images: uint8 [h, w, C], of known cardinality.
+        images: uint8 [h, w, C], or pairs of these and labels, of known cardinality.
         image_shape: what is cut out of images that are larger, at random where they are shuffled
             and from the middle otherwise; None for images of one shape.
 
     Returns:
-        uint8 [H, W, C], or [B, H, W, C] with a batch size; of known cardinality.
+        uint8 [H, W, C], or [B, H, W, C] with a batch size, or pairs; of known cardinality.
     """
     shuffle = split == "train" if shuffle is None else shuffle
     if shuffle:
         # The whole set in the buffer where it fits: a smaller one leaves neighbours close together.
         buffer = min(int(images.cardinality()), _SHUFFLE_BYTES // _image_bytes(images))
         images = images.shuffle(max(1, buffer), seed=seed, reshuffle_each_iteration=True)
-    if image_shape is not None and images.element_spec.shape != image_shape:
+    if image_shape is not None and _image_spec(images).shape != image_shape:
         images = _crop(images, image_shape, seed if shuffle else None)
     if batch_size is not None:
         images = images.batch(batch_size, num_parallel_calls=tf.data.AUTOTUNE)
@@ -73,9 +75,13 @@ def feed(
     return images.prefetch(tf.data.AUTOTUNE)
 
 
+def _image_spec(images: tf.data.Dataset) -> tf.TensorSpec:
+    return tf.nest.flatten(images.element_spec)[0]
+
+
 def _image_bytes(images: tf.data.Dataset) -> int:
     # Sides that differ from image to image are taken for those of a 4:3 photograph of LSUN.
-    return math.prod(size or 128 for size in images.element_spec.shape)
+    return math.prod(size or 128 for size in _image_spec(images).shape)
 
 
 def _draws(images: tf.data.Dataset, seed: int) -> tf.data.Dataset:
@@ -108,9 +114,11 @@ def _crop(
 def _flip(images: tf.data.Dataset, seed: int) -> tf.data.Dataset:
     """Mirrors each image with probability 1/2, a whole batch in one operation."""
 
-    def flip(images, draw):
+    def flip(batch, draw):
+        images, *labels = tf.nest.flatten(batch)
         shape = tf.concat([tf.shape(images)[:-3], [1, 1, 1]], axis=0)
         draws = tf.random.stateless_uniform(shape, seed=[seed, draw], alg="philox")
-        return tf.where(draws < 0.5, tf.reverse(images, axis=[-2]), images)
+        flipped = tf.where(draws < 0.5, tf.reverse(images, axis=[-2]), images)
+        return (flipped, *labels) if labels else flipped
 
     return _draws(images, seed).map(flip, num_parallel_calls=tf.data.AUTOTUNE)

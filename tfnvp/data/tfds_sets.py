@@ -40,16 +40,17 @@ class TFDSSet:
     splits: dict[str, str]
     prepare: Callable[[tf.Tensor], tf.Tensor] | None = None
 
-    def read(self, split: str) -> tf.data.Dataset:
+    def read(self, split: str, labels: bool = False) -> tf.data.Dataset:
         """The images of a split one by one, in stored order.
 
         They are decoded once and then kept in memory where they fit, see `pipeline.cached`.
 
         Args:
             split: `"train"`, `"validation"` or `"test"`.
+            labels: whether they come with their labels, int64.
 
         Returns:
-            uint8 images, prepared, of known cardinality.
+            uint8 images, prepared, or pairs of these and labels, of known cardinality.
 
         Raises:
             DatasetNotFoundError: if the set is not in the data directory, or not whole.
@@ -70,11 +71,16 @@ class TFDSSet:
         ]
         if missing:
             raise self._not_found(f"is incomplete: there is no {missing[0]}")
+
+        def read(example):
+            image = self._image(example)
+            return (image, example["label"]) if labels else image
+
         images = builder.as_dataset(
             split=self.splits[split],
             # TFDS would cache the labels too, and some sets only.
             read_config=tfds.ReadConfig(try_autocache=False),
-        ).map(self._image, num_parallel_calls=tf.data.AUTOTUNE)
+        ).map(read, num_parallel_calls=tf.data.AUTOTUNE)
         return pipeline.cached(images)
 
     def _image(self, example):
@@ -132,7 +138,7 @@ def _lsun(category: str) -> TFDSSet:
 
 SETS = {
     "cifar10": TFDSSet(
-        info=DatasetInfo((32, 32, 3), 256, "TFDS cifar10 3.0.2"),
+        info=DatasetInfo((32, 32, 3), 256, "TFDS cifar10 3.0.2", num_classes=10),
         name="cifar10",
         version="3.0.2",
         splits={"train": "train[:95%]", "validation": "train[95%:]", "test": "test"},

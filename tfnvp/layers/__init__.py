@@ -4,6 +4,7 @@ from tfnvp.layers.dense_network import DenseNetwork
 from tfnvp.layers.dequantization import Dequantization
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
 from tfnvp.layers.invertible_matrix import InvertibleMatrix
+from tfnvp.layers.label_encoding import LabelEncoding
 from tfnvp.layers.residual_network import ResidualNetwork
 from tfnvp.layers.running_moments import RunningMoments
 from tfnvp.layers.scaled_tanh import ScaledTanh
@@ -15,6 +16,7 @@ __all__ = [
     "Dequantization",
     "FusedBatchNormalization",
     "InvertibleMatrix",
+    "LabelEncoding",
     "ResidualNetwork",
     "RunningMoments",
     "ScaledTanh",

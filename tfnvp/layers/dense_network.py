@@ -11,7 +11,8 @@ class DenseNetwork(keras.layers.Layer):
     """The multilayer perceptron that gives a vector coupling its log-scales and shifts.
 
     Log-scales are a learned scale times a tanh. At the start the output is zero, and the coupling
-    the identity.
+    the identity. A context is concatenated to the input; a network takes one if it was built with
+    one.
 
     Args:
         channels: of the log-scales, and again of the shifts: what the coupling changes.
@@ -20,7 +21,7 @@ class DenseNetwork(keras.layers.Layer):
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
-        x: [N, D].
+        x: [N, D]. context: [N, K], or None.
 
     Returns:
         [N, 2 * channels], log-scales and then shifts, in the layer's variable dtype.
@@ -45,20 +46,24 @@ class DenseNetwork(keras.layers.Layer):
         )
         self.log_scale = ScaledTanh(dtype=self.variable_dtype, name="log_scale")
 
-    def build(self, input_shape):
+    def build(self, x_shape, context_shape=None):
+        context_size = 0 if context_shape is None else context_shape[-1]
+        input_shape = (*x_shape[:-1], x_shape[-1] + context_size)
         for layer in [*self.hidden, self.output_layer]:
             layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
         self.log_scale.build((*input_shape[:-1], self.channels))
 
-    def call(self, x):
+    def call(self, x, context=None):
+        if context is not None:
+            x = tf.concat([x, context], axis=-1)
         for layer in [*self.hidden, self.output_layer]:
             x = layer(x)
         log_scale, shift = tf.split(tf.cast(x, self.variable_dtype), 2, axis=-1)
         return tf.concat([self.log_scale(log_scale), shift], axis=-1)
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], 2 * self.channels)
+    def compute_output_shape(self, x_shape, context_shape=None):
+        return (*x_shape[:-1], 2 * self.channels)
 
     def get_config(self):
         return {

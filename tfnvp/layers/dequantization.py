@@ -47,19 +47,10 @@ class Dequantization(keras.layers.Layer):
             return tf.cast(images, self.variable_dtype)
         shape = tf.shape(images)
         if training:
-            noise = _uniform(shape, self._fresh_seed(), self.variable_dtype)
+            noise = uniform(shape, fresh_seed(self.seed_generator), self.variable_dtype)
         else:
-            noise = _uniform(shape[1:], [0, draw], self.variable_dtype)
+            noise = uniform(shape[1:], [0, draw], self.variable_dtype)
         return (tf.cast(images, self.variable_dtype) + noise) / self.levels
-
-    def _fresh_seed(self):
-        seed = tf.cast(self.seed_generator.next(), tf.int32)
-        context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
-            return seed
-        # The generator's state is the same on every replica.
-        replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
-        return tf.random.experimental.stateless_fold_in(seed, replica, alg="philox")
 
     def get_config(self):
         config = super().get_config()
@@ -67,6 +58,18 @@ class Dequantization(keras.layers.Layer):
         return {**config, "levels": self.levels, "seed": self.seed}
 
 
-def _uniform(shape, seed, dtype):
+def fresh_seed(generator):
+    """The next seed [2] of a `keras.random.SeedGenerator`, another one on each replica."""
+    seed = tf.cast(generator.next(), tf.int32)
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return seed
+    # The generator's state is the same on every replica.
+    replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
+    return tf.random.experimental.stateless_fold_in(seed, replica, alg="philox")
+
+
+def uniform(shape, seed, dtype):
+    """Stateless noise in [0, 1)."""
     # Named, since the default algorithm differs with and without XLA.
     return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")

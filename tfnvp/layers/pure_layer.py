@@ -18,8 +18,8 @@ class PureLayer(keras.layers.Layer):
     alone and computes all else again for the gradient. Averages over batches are returned by the
     function and assigned once, outside it.
 
-    A subclass defines `compute(x, training)` in place of `call`, and uses no variable but its own
-    and its sublayers'.
+    A subclass defines `compute` in place of `call`, and uses no variable but its own and its
+    sublayers'.
 
     Args:
         remat: whether to rematerialise, at about a third more time a training step.
@@ -30,24 +30,25 @@ class PureLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.remat = remat
 
-    def compute(self, x, training):
-        """What the layer computes: a tensor."""
-        raise NotImplementedError(f"{type(self).__name__} must define compute(x, training)")
+    def compute(self, x, context=None, training=False):
+        """What the layer computes of x and, if it is given one, a context: a tensor."""
+        raise NotImplementedError(f"{type(self).__name__} must define compute")
 
-    def call(self, x, training=None):
+    def call(self, x, context=None, training=None):
         training = bool(training)
+        inputs = [x] if context is None else [x, context]
         if tf.executing_eagerly():
-            return self.compute(x, training)
+            return self.compute(*inputs, training=training)
         if tf.distribute.get_strategy().num_replicas_in_sync == 1:
             function = _shared_function(self, training)
         elif self.remat and training:
             function = _pure_function(remat=True, training=True)
         else:
             # Replicas meet in the middle, where a function cannot be left.
-            return self.compute(x, training)
+            return self.compute(*inputs, training=training)
         weights = [tf.convert_to_tensor(variable) for variable in self.variables]
         with _running(self):
-            outputs, updates = function(x, weights)
+            outputs, updates = function(inputs, weights)
         for i, update in updates.items():
             self.variables[int(i)].assign(update)
         return outputs
@@ -91,14 +92,14 @@ def _shared_function(layer, training):
 
 
 def _pure_function(remat, training):
-    """x and weights -> outputs, and by index the new values of weights that were assigned."""
+    """Inputs and weights -> outputs, and by index the new values of weights that were assigned."""
 
-    def pure(x, weights):
+    def pure(inputs, weights):
         # Not in the closure: a function outlives the layer that it was traced with.
         layer = _local.layer
         with keras.StatelessScope(list(zip(layer.variables, weights, strict=True))) as scope:
             before = [scope.get_current_value(variable) for variable in layer.variables]
-            outputs = layer.compute(x, training)
+            outputs = layer.compute(*inputs, training=training)
         after = [scope.get_current_value(variable) for variable in layer.variables]
         updates = {str(i): tf.stop_gradient(v) for i, v in enumerate(after) if v is not before[i]}
         return outputs, updates
@@ -106,14 +107,14 @@ def _pure_function(remat, training):
     if not remat:
         return pure
 
-    def rematerialised(x, weights):
+    def rematerialised(inputs, weights):
         layer = _local.layer
 
         # Called twice, the second time when the gradient is.
-        def again(x, *weights):
+        def again(*tensors):
             with _running(layer):
-                return pure(x, weights)
+                return pure(tensors[: len(inputs)], tensors[len(inputs) :])
 
-        return tf.recompute_grad(again)(x, *weights)
+        return tf.recompute_grad(again)(*inputs, *weights)
 
     return rematerialised

@@ -23,6 +23,9 @@ class ResidualNetwork(PureLayer):
     Log-scales are a learned scale times a tanh. At the start the output is zero, and the coupling
     the identity. Source: Real NVP (arXiv 1605.08803), section 4.1, and the authors' code.
 
+    A context, beyond the paper, shifts the features before the blocks and within each, between its
+    convolutions, by linear functions of it. A network takes one if it was built with one.
+
     Args:
         channels: of the log-scales, and again of the shifts: what the coupling changes.
         filters: features inside.
@@ -34,7 +37,7 @@ class ResidualNetwork(PureLayer):
         **kwargs: further arguments of `PureLayer`: `remat`, and those of `keras.layers.Layer`.
 
     Call arguments:
-        x: [N, H, W, C]. training: as in Keras.
+        x: [N, H, W, C]. context: [N, K], or None. training: as in Keras.
 
     Returns:
         [N, H, W, 2 * channels], log-scales and then shifts, in the layer's variable dtype whatever
@@ -87,30 +90,44 @@ class ResidualNetwork(PureLayer):
         self.skips = [conv(f"skip{i}", filters, 1) for i in range(blocks + 1)]
         self.output_norm = norm("output_norm")
         self.output_conv = conv("output_conv", 2 * channels, 1, scale_initializer="zeros")
+        self.context_shifts = [
+            keras.layers.Dense(
+                filters, use_bias=False, dtype=self.dtype_policy, name=f"context_shift{i}"
+            )
+            for i in range(blocks + 1)
+        ]
         self.log_scale = ScaledTanh(
             regularizer=keras.regularizers.L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
         )
 
-    def build(self, input_shape):
-        features = (*input_shape[:-1], self.filters)
-        self.input_norm.build(input_shape)
+    def build(self, x_shape, context_shape=None):
+        features = (*x_shape[:-1], self.filters)
+        self.input_norm.build(x_shape)
         mask_channels = 0 if self.checkerboard_parity is None else 1
-        self.input_conv.build((*input_shape[:-1], 2 * input_shape[-1] + mask_channels))
+        self.input_conv.build((*x_shape[:-1], 2 * x_shape[-1] + mask_channels))
         inner = [layer for block in self.block_layers for layer in block]
         for layer in [*inner, *self.skips, self.output_norm, self.output_conv]:
             layer.build(features)
-        self.log_scale.build((*input_shape[:-1], self.channels))
+        self.log_scale.build((*x_shape[:-1], self.channels))
+        if context_shape is not None:
+            for layer in self.context_shifts:
+                layer.build(context_shape)
 
-    def compute(self, x, training):
+    def compute(self, x, context=None, training=False):
         """Log-scales and shifts, see `PureLayer`."""
+
+        def shifted(features, i):
+            if context is None:
+                return features
+            return features + self.context_shifts[i](context)[:, tf.newaxis, tf.newaxis, :]
+
         h = self.input_conv(tf.nn.relu(self._doubled(self.input_norm(x, training=training))))
+        h = shifted(h, 0)
         total = self.skips[0](h)
-        for (norm1, conv1, norm2, conv2), skip in zip(
-            self.block_layers, self.skips[1:], strict=True
-        ):
-            r = conv1(tf.nn.relu(norm1(h, training=training)))
+        for i, (norm1, conv1, norm2, conv2) in enumerate(self.block_layers, start=1):
+            r = shifted(conv1(tf.nn.relu(norm1(h, training=training))), i)
             h += conv2(tf.nn.relu(norm2(r, training=training)))
-            total += skip(h)
+            total += self.skips[i](h)
         outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
         log_scale, shift = tf.split(tf.cast(outputs, self.variable_dtype), 2, axis=-1)
         return tf.concat([self.log_scale(log_scale), shift], axis=-1)
@@ -124,8 +141,8 @@ class ResidualNetwork(PureLayer):
         mask = tf.broadcast_to(mask, [batch, height, width, 1])
         return tf.concat([2 * x, -2 * x, mask], axis=-1)
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], 2 * self.channels)
+    def compute_output_shape(self, x_shape, context_shape=None):
+        return (*x_shape[:-1], 2 * self.channels)
 
     def get_config(self):
         return {

@@ -1,11 +1,15 @@
 """Any transformed distribution as a Keras model."""
 
 import keras
+import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfnvp import metrics
+from tfnvp.bijectors.affine_coupling import with_context
 from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
-from tfnvp.checks import plain_errors
+from tfnvp.checks import check_positive_int, plain_errors
+from tfnvp.layers import LabelEncoding
 from tfnvp.models.full_precision import full_precision
 
 
@@ -17,7 +21,12 @@ class FlowModel(keras.Model):
     the same variables as `model.distribution.trainable_variables`. The loss is the mean negative
     log-likelihood in bits per dimension, plus the layers' regularization losses; `bits_per_dim`,
     without these, is a metric that `fit` and `evaluate` report. Data sets yield a batch, or
-    (batch, labels) of which the labels are left aside.
+    (batch, labels); without `num_classes` or `context_size` the labels are left aside.
+
+    With one of these the density is conditional, p(x | y): every `AffineCoupling` gives its
+    conditioner a context made of the label, see `LabelEncoding`. Labels are integers [B] or float
+    vectors [B, context_size]; None asks for p(x), which the same weights learn where training
+    leaves out some labels.
 
     To be saved whole, a model is a subclass that defines `build_distribution` and `get_config`::
 
@@ -39,13 +48,17 @@ class FlowModel(keras.Model):
 
     Args:
         distribution: a `tfd.TransformedDistribution` of a known event shape; None in a subclass.
+        num_classes: how many classes the labels y of p(x | y) name; None for no classes.
+        context_size: size of the float vectors that are the labels instead; None for none.
+        label_dropout: probability with which training leaves out a label, so that p(x) is learned
+            too; 0 for never.
         **kwargs: further arguments of `keras.Model`.
 
     Call arguments:
-        x: [B, *event_shape]. training: as in Keras.
+        x: [B, *event_shape]. labels: as above, or None. training: as in Keras.
 
     Returns:
-        log p(x), [B], nats.
+        log p(x) or log p(x | y), [B], nats.
 
     Raises:
         TypeError: if distribution is not a transformed distribution.
@@ -65,9 +78,31 @@ class FlowModel(keras.Model):
     #: Values that one dimension of the data took before dequantisation.
     levels = 1
 
-    def __init__(self, distribution=None, **kwargs):
+    def __init__(
+        self, distribution=None, num_classes=None, context_size=None, label_dropout=0.0, **kwargs
+    ):
+        check_positive_int("num_classes", num_classes, optional=True)
+        check_positive_int("context_size", context_size, optional=True)
+        if num_classes and context_size:
+            raise ValueError(
+                "num_classes and context_size exclude each other: labels are classes or vectors, "
+                f"got num_classes={num_classes} and context_size={context_size}"
+            )
+        if label_dropout and not (num_classes or context_size):
+            raise ValueError(
+                "label_dropout needs num_classes or context_size, got "
+                f"label_dropout={label_dropout!r}"
+            )
         # Data is never cast to the compute dtype of mixed precision: only conditioners are.
         super().__init__(autocast=False, **kwargs)
+        self.num_classes = num_classes
+        self.context_size = context_size
+        self.label_dropout = label_dropout
+        self.label_encoding = None
+        if num_classes or context_size:
+            self.label_encoding = LabelEncoding(
+                num_classes, context_size, label_dropout, dtype=self.variable_dtype
+            )
         self._distribution = None
         self._functions = {}
         self._loss = keras.metrics.Mean(name="loss")
@@ -88,7 +123,59 @@ class FlowModel(keras.Model):
 
     @property
     def distribution(self):
-        """The `tfd.TransformedDistribution` that the model fits."""
+        """The `tfd.TransformedDistribution` that the model fits; p(x) of a conditional model."""
+        return self.distribution_for()
+
+    def distribution_for(self, labels=None):
+        """The same weights as the distribution of each label.
+
+        Args:
+            labels: integers [...] below num_classes, or floats [..., context_size]; None for p(x).
+
+        Returns:
+            A `tfd.TransformedDistribution` of batch shape [...].
+
+        Raises:
+            ValueError: for labels out of range, of a wrong dtype or shape, that an unconditional
+                model has no use for, or that are missing where there is no label_dropout.
+        """
+        return self._conditioned(self._unconditioned, labels)
+
+    def _conditioned(self, distribution, labels, training=False):
+        """The distribution with a context for its couplings, where the model is conditional."""
+        self._check_conditions(labels)
+        if self.label_encoding is None:
+            return distribution
+        if labels is None:
+            context = self.label_encoding.no_label()
+        else:
+            labels = self.label_encoding.checked(labels)
+            context = self.label_encoding(labels, training=training)
+        base = tfp.distributions.BatchBroadcast(distribution.distribution, tf.shape(context)[:-1])
+        bijector = with_context(distribution.bijector, context)
+        return tfp.distributions.TransformedDistribution(base, bijector)
+
+    def _check_conditions(self, labels):
+        """Refuses labels that the model has no use for, and none where it needs them."""
+        if self.label_encoding is None and labels is not None:
+            raise ValueError(
+                "labels must be None, for the model is not conditional: make it with num_classes "
+                "or context_size"
+            )
+        if self.label_encoding is not None and labels is None and not self.label_dropout:
+            raise ValueError(
+                "labels must be given, for the model has no label_dropout to learn p(x): pass "
+                "labels, or make the model with label_dropout"
+            )
+
+    @property
+    def _context_shape(self):
+        """Of a batch of contexts, for conditioners to be built with; None if unconditional."""
+        return None if self.label_encoding is None else (None, self.label_encoding.size)
+
+    @property
+    def _unconditioned(self):
+        """The distribution whose couplings have no context yet: shapes, dtype and layers."""
         if self._distribution is None:
             # A model may be asked for the first time by a step that is being traced.
             with tf.init_scope():
@@ -98,7 +185,7 @@ class FlowModel(keras.Model):
     @property
     def event_size(self):
         """Dimensions of an event."""
-        return self.distribution.event_shape.num_elements()
+        return self._unconditioned.event_shape.num_elements()
 
     def _adopt(self, distribution):
         """Takes the distribution's Keras layers as the model's own."""
@@ -120,7 +207,9 @@ class FlowModel(keras.Model):
                 f"network hidden in a function cannot be found, got distribution={distribution!r}"
             )
         if not all(layer.built for layer in layers):
-            distribution.log_prob(tf.zeros([1, *distribution.event_shape], distribution.dtype))
+            zeros = tf.zeros([1, *distribution.event_shape], distribution.dtype)
+            some = None if self.label_encoding is None else tf.zeros(*self._label_spec(1))
+            self._conditioned(distribution, some).log_prob(zeros)
         for module in (distribution, *distribution.submodules):
             tie_keras_layers(module)
         held = {id(v.value) for layer in layers for v in layer.trainable_variables}
@@ -132,13 +221,19 @@ class FlowModel(keras.Model):
         self._flow_layers = layers
         self._distribution = distribution
 
+    def _label_spec(self, rows):
+        """Shape and dtype of the labels of so many rows."""
+        if self.num_classes:
+            return [rows], tf.int64
+        return [rows, self.context_size], self.variable_dtype
+
     def build(self, input_shape=None):
-        _ = self.distribution
+        _ = self._unconditioned
         self.built = True
 
     def get_build_config(self):
         """What `build_from_config` is given when a saved model is loaded."""
-        return {"event_shape": self.distribution.event_shape.as_list()}
+        return {"event_shape": self._unconditioned.event_shape.as_list()}
 
     def build_from_config(self, config):
         """Builds the model; the configuration is only looked at by people."""
@@ -151,15 +246,23 @@ class FlowModel(keras.Model):
                 "not Keras-serialisable: subclass it with build_distribution() and get_config(), "
                 "or use save_weights()"
             )
-        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy.name}
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": self.dtype_policy.name,
+            "num_classes": self.num_classes,
+            "context_size": self.context_size,
+            "label_dropout": self.label_dropout,
+        }
 
-    def call(self, x, training=None):
-        return self.distribution.log_prob(self._continuous(x, training))
+    def call(self, x, labels=None, training=None):
+        distribution = self._conditioned(self._unconditioned, labels, training)
+        return distribution.log_prob(self._continuous(x, training))
 
     def _check(self, x):
         """Refuses, before anything is traced, data of a wrong dtype or shape."""
         x = tf.convert_to_tensor(x)
-        event_shape = self.distribution.event_shape
+        event_shape = self._unconditioned.event_shape
         if not x.dtype.is_floating:
             raise ValueError(f"x must be of a float dtype, got dtype {x.dtype.name}")
         if x.shape.rank is not None and not x.shape[1:].is_compatible_with(event_shape):
@@ -168,9 +271,24 @@ class FlowModel(keras.Model):
             )
         return tf.ensure_shape(x, [None, *event_shape])
 
+    def _check_labels(self, labels, rows):
+        """Labels as a tensor of one for each row; a single one is for all of them."""
+        self._check_conditions(labels)
+        if labels is None:
+            return None
+        labels = self.label_encoding.of_known_kind(labels)
+        shape, _ = self._label_spec(rows)
+        if labels.shape.rank == len(shape) - 1:
+            labels = tf.broadcast_to(labels, shape)
+        if not labels.shape.is_compatible_with(shape):
+            raise ValueError(
+                f"labels must have the shape {shape}, one for each row, got {labels.shape}"
+            )
+        return labels
+
     def _continuous(self, x, training):
         """The data that the distribution is over, from the data that users have."""
-        return tf.cast(x, self.distribution.dtype)
+        return tf.cast(x, self._unconditioned.dtype)
 
     def bits(self, log_prob):
         """log p(x) [B], nats, as bits per dimension [B]."""
@@ -180,9 +298,9 @@ class FlowModel(keras.Model):
 
     def train_step(self, data):
         """One step of the optimizer on a batch, as `fit` calls it."""
-        return self._update_metrics(*self.optimize(_data_of(data)))
+        return self._update_metrics(*self.optimize(*self._data_of(data)))
 
-    def optimize(self, x):
+    def optimize(self, x, labels=None):
         """One step of the optimizer, as operations of the caller's graph, for `export_stablehlo`.
 
         Returns:
@@ -190,7 +308,7 @@ class FlowModel(keras.Model):
         """
         x = self._check(x)
         with tf.GradientTape() as tape:
-            bits = self.bits(self(x, training=True))
+            bits = self.bits(self(x, labels, training=True))
             penalty = self._penalty(bits.dtype)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss = metrics.global_mean(bits) + penalty / replicas
@@ -201,12 +319,23 @@ class FlowModel(keras.Model):
 
     def test_step(self, data):
         """Bits per dimension of a batch, as `evaluate` calls it."""
-        bits = self.bits(self(self._check(_data_of(data)), training=False))
+        x, labels = self._data_of(data)
+        bits = self.bits(self(self._check(x), labels, training=False))
         return self._update_metrics(bits, self._penalty(bits.dtype))
 
     def predict_step(self, data):
         """log p(x) of a batch, as `predict` calls it."""
-        return self(self._check(_data_of(data)), training=False)
+        x, labels = self._data_of(data)
+        return self(self._check(x), labels, training=False)
+
+    def _data_of(self, data):
+        """Data and, for a conditional model, labels."""
+        x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if sample_weight is not None:
+            raise ValueError("sample_weight is not supported: every row of the data counts once")
+        if self.label_encoding is None:
+            return x, None
+        return x, self._check_labels(labels, None)
 
     def _penalty(self, dtype):
         losses = self.losses  # each look at it makes operations anew
@@ -229,7 +358,7 @@ class FlowModel(keras.Model):
         A first step that is refused while it is traced would leave them half made.
         """
         if not self.optimizer.built:
-            _ = self.distribution
+            _ = self._unconditioned
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
@@ -263,29 +392,67 @@ class FlowModel(keras.Model):
 
     # The density and its samples, in inference mode.
 
-    def log_prob(self, x):
-        """log p(x).
+    def log_prob(self, x, labels=None):
+        """log p(x), or log p(x | y).
 
         Args:
             x: [B, *event_shape].
+            labels: one y for each row, or one for all, see `distribution_for`; None for p(x).
 
         Returns:
             [B], nats.
 
         Raises:
-            ValueError: for data of a wrong shape, dtype or range.
+            ValueError: for data or labels of a wrong shape, dtype or range.
         """
-        return self._run_rows("log_prob", lambda x: self(x, training=False), self._check(x))
 
-    def bits_per_dim(self, x):
+        def score(x, labels):
+            return self(x, labels, training=False)
+
+        x = self._check(x)
+        return self._run_rows("log_prob", score, x, self._check_labels(labels, x.shape[0]))
+
+    def bits_per_dim(self, x, labels=None):
         """-log2 p(x) / D, plus log2(levels) where the data was discrete; as `log_prob`."""
-        return self.bits(self.log_prob(x))
+        return self.bits(self.log_prob(x, labels))
 
-    def sample(self, n, temperature=1.0, seed=None):
+    def classify(self, x, prior=None):
+        """The posterior p(y | x) of each class, by Bayes' rule, in one pass of x with all classes.
+
+        Args:
+            x: [B, *event_shape].
+            prior: p(y), [num_classes], up to a common factor; None for equal classes.
+
+        Returns:
+            [B, num_classes], of sum one.
+
+        Raises:
+            ValueError: for a model without num_classes, a prior that is none, or data of a wrong
+                shape, dtype or range.
+        """
+        if not self.num_classes:
+            raise ValueError("classify needs a model with num_classes")
+        prior = np.ones(self.num_classes) if prior is None else np.asarray(prior)
+        if prior.shape != (self.num_classes,) or not (np.all(prior >= 0) and np.any(prior > 0)):
+            raise ValueError(
+                f"prior must be {self.num_classes} numbers of 0 or more, not all 0, got "
+                f"prior={prior.tolist()}"
+            )
+
+        def posterior(x, prior):
+            x = tf.expand_dims(self._continuous(x, training=False), 1)
+            log_prob = self.distribution_for(labels=tf.range(self.num_classes)).log_prob(x)
+            return tf.nn.softmax(log_prob + tf.math.log(prior))
+
+        prior = tf.constant(prior, self._unconditioned.dtype)
+        return self._run_rows("classify", posterior, self._check(x), prior)
+
+    def sample(self, n, labels=None, temperature=1.0, seed=None):
         """Draws samples.
 
         Args:
             n: how many.
+            labels: as in `log_prob`, for n rows.
             temperature: factor on the latents' distance from the base distribution's mean.
             seed: an integer, with which the same samples come again, the first k of n being those
                 of n = k; None draws afresh.
@@ -296,24 +463,28 @@ class FlowModel(keras.Model):
         Raises:
             ValueError: if n is not a non-negative integer or temperature is negative.
         """
-        return self._sample(self.distribution, "sample", n, temperature, seed)
+        return self._sample(self._unconditioned, "sample", n, labels, temperature, seed)
 
-    def encode(self, x):
+    def encode(self, x, labels=None):
         """Data to latents, in full precision whatever the policy.
 
         Args:
             x: [B, *event_shape].
+            labels: as in `log_prob`.
 
         Returns:
             [B, *latent event shape].
         """
-        return self._run_rows("encode", self.inverse_in_full_precision, self._check(x))
+        x = self._check(x)
+        labels = self._check_labels(labels, x.shape[0])
+        return self._run_rows("encode", self.inverse_in_full_precision, x, labels)
 
-    def decode(self, z):
+    def decode(self, z, labels=None):
         """Latents to data, the reverse of `encode`, in full precision whatever the policy.
 
         Args:
             z: [B, *latent event shape].
+            labels: as in `log_prob`.
 
         Returns:
             [B, *event_shape].
@@ -321,41 +492,45 @@ class FlowModel(keras.Model):
         Raises:
             ValueError: for latents of a wrong shape.
         """
-        z = tf.cast(z, self.distribution.dtype)
-        latent_shape = self.distribution.distribution.event_shape
+        z = tf.cast(z, self._unconditioned.dtype)
+        latent_shape = self._unconditioned.distribution.event_shape
         if z.shape.rank is None or not z.shape[1:].is_compatible_with(latent_shape):
             raise ValueError(
                 f"z must have the shape [batch, {', '.join(map(str, latent_shape))}], got {z.shape}"
             )
-        return self._run_rows("decode", self.forward_in_full_precision, z)
+        labels = self._check_labels(labels, z.shape[0])
+        return self._run_rows("decode", self.forward_in_full_precision, z, labels)
 
-    def inverse_in_full_precision(self, x):
+    def inverse_in_full_precision(self, x, labels=None):
         """`encode` as operations of the caller's graph, for `export`."""
         with full_precision(self._flow_layers):
-            return self.distribution.bijector.inverse(self._continuous(x, training=False))
+            bijector = self.distribution_for(labels=labels).bijector
+            return bijector.inverse(self._continuous(x, training=False))
 
-    def forward_in_full_precision(self, z):
+    def forward_in_full_precision(self, z, labels=None):
         """`decode` as operations of the caller's graph, for `export`."""
         with full_precision(self._flow_layers):
-            return self.distribution.bijector.forward(z)
+            return self.distribution_for(labels=labels).bijector.forward(z)
 
-    def _sample(self, distribution, name, n, temperature, seed):
+    def _sample(self, distribution, name, n, labels, temperature, seed):
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise ValueError(f"n must be an integer of 0 or more, got n={n!r}")
         if not temperature >= 0:
             raise ValueError(f"temperature must be 0 or more, got temperature={temperature!r}")
         base = distribution.distribution
 
-        def draw(n, temperature, seed):
+        def draw(n, labels, temperature, seed):
             z = base.sample(n, seed=seed)
             mean = base.mean()
-            return distribution.bijector.forward(mean + temperature * (z - mean))
+            bijector = self._conditioned(distribution, labels).bijector
+            return bijector.forward(mean + temperature * (z - mean))
 
         # At least one, for the same reason as in `_run_rows`.
         samples = self._run(
             name,
             draw,
             tf.constant(max(n, 1)),
+            _at_least_one(self._check_labels(labels, n)),
             tf.constant(temperature, distribution.dtype),
             stateless_seed(seed),
         )
@@ -365,7 +540,8 @@ class FlowModel(keras.Model):
         """`_run` on rows, of which there may be none."""
         if x.shape[0] == 0:
             # TensorFlow's oneDNN convolution, of no rows, has the wrong channels.
-            return self._run(name, function, tf.zeros([1, *x.shape[1:]], x.dtype), *args)[:0]
+            args = [_at_least_one(arg) for arg in args]
+            return self._run(name, function, _at_least_one(x), *args)[:0]
         return self._run(name, function, x, *args)
 
     def _run(self, name, function, *args):
@@ -384,8 +560,8 @@ def stateless_seed(seed):
     return tf.stack([tf.zeros_like(seed), seed]) if seed.shape.rank == 0 else seed
 
 
-def _data_of(data):
-    x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    if sample_weight is not None:
-        raise ValueError("sample_weight is not supported: every row of the data counts once")
-    return x
+def _at_least_one(rows):
+    """A row of zeros in place of none."""
+    if rows is None or rows.shape.rank == 0 or rows.shape[0] != 0:
+        return rows
+    return tf.zeros([1, *rows.shape[1:]], rows.dtype)

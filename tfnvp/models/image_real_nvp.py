@@ -50,7 +50,8 @@ class ImageRealNVP(FlowModel):
         mixing: whether an `InvertibleConv1x1` comes before each coupling (beyond the paper).
         remat: whether training computes each conditioner again for its gradient instead of keeping
             what is inside it: less memory, more time; nothing else changes.
-        **kwargs: further arguments of `keras.Model`, such as `dtype`.
+        **kwargs: further arguments of `FlowModel`: `num_classes`, `context_size`, `label_dropout`,
+            and those of `keras.Model`, such as `dtype`.
 
     Raises:
         ValueError: for sizes that do not fit, naming the argument.
@@ -183,7 +184,7 @@ class ImageRealNVP(FlowModel):
                 remat=self.remat,
                 dtype=self.dtype_policy,
             )
-            network.build((None, None, None, changing))
+            network.build((None, None, None, changing), self._context_shape)
             if self.mixing:
                 matrix = InvertibleMatrix(dtype=self.variable_dtype)
                 matrix.build((None, None, None, channels))
@@ -210,7 +211,7 @@ class ImageRealNVP(FlowModel):
     def _continuous(self, x, training):
         return self.dequantization(self._in_range(x), training=training)
 
-    def log_prob(self, x, samples=1):
+    def log_prob(self, x, labels=None, samples=1):
         """log p(x), of uint8 images a lower bound of it.
 
         With K samples of the noise that dequantises an image, the bound is the log of the mean of
@@ -219,6 +220,7 @@ class ImageRealNVP(FlowModel):
 
         Args:
             x: [B, H, W, C], uint8 or float.
+            labels: as in `FlowModel.log_prob`.
             samples: K, fixed draws of noise, the same for every image; those of a smaller K are
                 among those of a larger one. Float images have no noise, and need one.
 
@@ -231,27 +233,29 @@ class ImageRealNVP(FlowModel):
         check_positive_int("samples", samples)
         x = self._check(x)
         if x.dtype != tf.uint8 or samples == 1:
-            return super().log_prob(x)
+            return super().log_prob(x, labels)
+        labels = self._check_labels(labels, x.shape[0])
 
-        def score(x, draw):
-            return self.distribution.log_prob(self.dequantization(self._in_range(x), draw=draw))
+        def score(x, labels, draw):
+            x = self.dequantization(self._in_range(x), draw=draw)
+            return self.distribution_for(labels=labels).log_prob(x)
 
         scores = [
-            self._run_rows("log_prob of a draw", score, x, tf.constant(draw))
+            self._run_rows("log_prob of a draw", score, x, labels, tf.constant(draw))
             for draw in range(samples)
         ]
         return tf.reduce_logsumexp(scores, axis=0) - math.log(samples)
 
-    def bits_per_dim(self, x, samples=1):
+    def bits_per_dim(self, x, labels=None, samples=1):
         """-log2 p(x) / D + log2(levels); arguments as in `log_prob`."""
-        return self.bits(self.log_prob(x, samples))
+        return self.bits(self.log_prob(x, labels, samples))
 
-    def inverse_in_full_precision(self, x):
+    def inverse_in_full_precision(self, x, labels=None):
         """`encode` as operations of the caller's graph, for `export`."""
         # The middle of each level stands for it.
         if x.dtype == tf.uint8:
             x = (tf.cast(self._in_range(x), self.variable_dtype) + 0.5) / self.levels
-        return super().inverse_in_full_precision(x)
+        return super().inverse_in_full_precision(x, labels)
 
     def _in_range(self, x):
         if x.dtype == tf.uint8:
@@ -269,30 +273,35 @@ class ImageRealNVP(FlowModel):
         with tf.control_dependencies([] if checked is None else [checked]):
             return tf.identity(x)
 
-    def distribution_for(self, image_shape=None):
-        """The same weights as a distribution over images of another size.
+    def distribution_for(self, image_shape=None, labels=None):
+        """The same weights as a distribution over images of another size, or of each label.
 
         Args:
             image_shape: (height, width, channels), height and width divisible by
                 2^(num_scales - 1); None for the model's own.
+            labels: as in `FlowModel.distribution_for`.
 
         Returns:
-            A `tfd.TransformedDistribution`.
+            A `tfd.TransformedDistribution`, with labels [...] of batch shape [...].
 
         Raises:
-            ValueError: for a size that the scales do not divide, or other channels.
+            ValueError: for a size that the scales do not divide, other channels, or labels as in
+                `FlowModel.distribution_for`.
         """
+        return self._conditioned(self._of_size(image_shape), labels)
+
+    def _of_size(self, image_shape):
         if image_shape is None:
-            return self.distribution
+            return self._unconditioned
         image_shape = self._checked_image_shape(image_shape)
         if image_shape[-1] != self.image_shape[-1]:
             raise ValueError(
                 f"image_shape must have {self.image_shape[-1]} channels, those of the model, got "
                 f"image_shape={image_shape}"
             )
-        return self._over(image_shape, self.distribution.bijector)
+        return self._over(image_shape, self._unconditioned.bijector)
 
-    def sample(self, n, temperature=1.0, image_shape=None, seed=None):
+    def sample(self, n, labels=None, temperature=1.0, image_shape=None, seed=None):
         """Draws images; arguments as in `FlowModel.sample`, and
 
         Args:
@@ -301,9 +310,10 @@ class ImageRealNVP(FlowModel):
         Returns:
             [n, H, W, C], intensities in [0, 1].
         """
-        distribution = self.distribution_for(image_shape)
+        distribution = self._of_size(image_shape)
         name = f"sample {tuple(distribution.event_shape)}"
-        return tf.clip_by_value(self._sample(distribution, name, n, temperature, seed), 0, 1)
+        samples = self._sample(distribution, name, n, labels, temperature, seed)
+        return tf.clip_by_value(samples, 0, 1)
 
     def latents_by_scale(self, z):
         """Latents as `encode` gives them, apart by the scale at which they leave the flow.

@@ -30,7 +30,8 @@ class VectorRealNVP(FlowModel):
         event_size: D, 2 or more.
         num_couplings: couplings; each changes half of the dimensions.
         hidden_units: sizes of the hidden layers of each conditioner.
-        **kwargs: further arguments of `keras.Model`, such as `dtype`.
+        **kwargs: further arguments of `FlowModel`: `num_classes`, `context_size`, `label_dropout`,
+            and those of `keras.Model`, such as `dtype`.
 
     Raises:
         ValueError: for sizes that do not fit, naming the argument.
@@ -90,7 +91,7 @@ class VectorRealNVP(FlowModel):
         first, second = self._size // 2, self._size - self._size // 2
         stays, changes = (second, first) if parity else (first, second)
         network = DenseNetwork(changes, self.hidden_units, dtype=self.dtype_policy)
-        network.build((None, stays))
+        network.build((None, stays), self._context_shape)
         return AffineCoupling(ChannelHalves(parity, event_ndims=1), network)
 
     def adapt(self, data):

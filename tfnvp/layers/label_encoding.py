@@ -1,0 +1,117 @@
+"""From labels to the context of conditional densities."""
+
+import keras
+import tensorflow as tf
+
+from tfnvp.checks import assert_all
+from tfnvp.layers.dequantization import fresh_seed, uniform
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class LabelEncoding(keras.layers.Layer):
+    """Labels as the context vectors of p(x | y): classes one-hot, float vectors as they are.
+
+    Every conditioner has weights of its own for the context, so that nothing is learned here. With
+    dropout, one more dimension says "no label": it is 1, and all others 0, for that share of the
+    rows in training, and for the context of p(x).
+
+    Args:
+        num_classes: labels are integers 0..num_classes-1; None for float vectors.
+        context_size: labels are float vectors of this size; None for classes.
+        dropout: probability with which training leaves out a label.
+        seed: of the dropout; None draws one.
+        **kwargs: further arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        labels: integers [...], with dropout also -1 for "no label", or floats
+            [..., context_size], as `checked` returns them. training: as in Keras.
+
+    Returns:
+        [..., size], in the layer's variable dtype.
+
+    Raises:
+        ValueError: if dropout is not in [0, 1).
+    """
+
+    def __init__(self, num_classes=None, context_size=None, dropout=0.0, seed=None, **kwargs):
+        if not 0 <= dropout < 1:
+            raise ValueError(f"label_dropout must be in [0, 1), got label_dropout={dropout!r}")
+        super().__init__(autocast=False, **kwargs)
+        self.num_classes = num_classes
+        self.context_size = context_size
+        self.dropout = dropout
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.size = (num_classes or context_size) + (dropout > 0)
+
+    def call(self, labels, training=None):
+        if self.num_classes:
+            context = tf.one_hot(labels, self.num_classes, dtype=self.variable_dtype)
+            present = tf.cast(labels >= 0, self.variable_dtype)[..., tf.newaxis]
+        else:
+            context = tf.cast(labels, self.variable_dtype)
+            present = tf.ones_like(context[..., :1])
+        if not self.dropout:
+            return context
+        if training:
+            draws = uniform(tf.shape(present), fresh_seed(self.seed_generator), self.variable_dtype)
+            present *= tf.cast(draws >= self.dropout, self.variable_dtype)
+        return tf.concat([context * present, 1 - present], axis=-1)
+
+    def no_label(self):
+        """The context [size] of p(x)."""
+        return tf.one_hot(self.size - 1, self.size, dtype=self.variable_dtype)
+
+    def checked(self, labels):
+        """Labels as a tensor of which the values are checked too.
+
+        Raises:
+            ValueError: for labels of a wrong dtype, shape or range.
+        """
+        # Not within `call`, where Keras would make many lines of the error.
+        labels = self.of_known_kind(labels)
+        return self._in_range(labels) if self.num_classes else labels
+
+    def of_known_kind(self, labels):
+        """Labels as a tensor, whatever the values.
+
+        Raises:
+            ValueError: for labels of a wrong dtype or shape.
+        """
+        labels = tf.convert_to_tensor(labels)
+        if self.num_classes and not labels.dtype.is_integer:
+            raise ValueError(
+                f"labels must be integers 0..{self.num_classes - 1}, got dtype {labels.dtype.name}"
+            )
+        if self.context_size and (
+            not labels.dtype.is_floating or labels.shape[-1:] != [self.context_size]
+        ):
+            raise ValueError(
+                f"labels must be floats [..., {self.context_size}], got {labels.dtype.name} of "
+                f"shape {labels.shape}"
+            )
+        return labels
+
+    def _in_range(self, labels):
+        labels = tf.cast(labels, tf.int64)
+        lowest = -1 if self.dropout else 0
+        in_range = (labels >= lowest) & (labels < self.num_classes)
+        unlabelled = (
+            "or -1 for p(x)" if self.dropout else "for the model has no label_dropout to learn p(x)"
+        )
+        message = f"labels must be 0..{self.num_classes - 1}, {unlabelled}, got"
+        wrong = tf.boolean_mask(tf.reshape(labels, [-1]), tf.reshape(~in_range, [-1]))
+        checked = assert_all(in_range, message, tf.concat([wrong, [0]], 0)[0])
+        with tf.control_dependencies([] if checked is None else [checked]):
+            return tf.identity(labels)
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("autocast", None)
+        return {
+            **config,
+            "num_classes": self.num_classes,
+            "context_size": self.context_size,
+            "dropout": self.dropout,
+            "seed": self.seed,
+        }
