@@ -33,10 +33,15 @@ def library(directory):
     ctypes.CDLL(f"{directory}/libtensorflow_framework.so.2", ctypes.RTLD_GLOBAL)
     tf = ctypes.CDLL(f"{directory}/libtensorflow_cc.so.2", ctypes.RTLD_GLOBAL)
     for name in (
-        "TF_NewStatus TF_NewGraph TF_NewSessionOptions TF_LoadSessionFromSavedModel "
-        "TF_GraphOperationByName TF_AllocateTensor TF_TensorData"
-    ).split():
-        getattr(tf, name).restype = P
+        "NewStatus",
+        "NewGraph",
+        "NewSessionOptions",
+        "LoadSessionFromSavedModel",
+        "GraphOperationByName",
+        "AllocateTensor",
+        "TensorData",
+    ):
+        getattr(tf, f"TF_{name}").restype = P
     tf.TF_Message.restype = ctypes.c_char_p
     tf.TF_Dim.restype = ctypes.c_int64
     tf.TF_TensorByteSize.restype = ctypes.c_size_t
@@ -110,10 +115,13 @@ class Session:
 def close(job_result, expected):
     if isinstance(expected, tuple):
         return isinstance(job_result, tuple) and job_result[0] == expected[0]
-    return isinstance(job_result, list) and all(
-        np.allclose(a.astype(float), b.astype(float), rtol=1e-4, atol=1 if a.dtype == np.uint8 else 1e-3)
-        for a, b in zip(job_result, expected, strict=True)
-    )  # fmt: skip
+    if not isinstance(job_result, list):
+        return False
+    for a, b in zip(job_result, expected, strict=True):
+        atol = 1 if a.dtype == np.uint8 else 1e-3
+        if a.shape != b.shape or not np.allclose(a.astype(float), b, 1e-4, atol):
+            return False
+    return True
 
 
 def memory():

@@ -21,14 +21,20 @@ def shorten_names(directory):
     path = Path(directory) / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for graph in saved.meta_graphs:
-        for function in graph.graph_def.library.function:
-            _shorten(function)
+        names = {f.signature.name: _shorten(f) for f in graph.graph_def.library.function}
+        # Functions within functions may use what the outer one computed: Python's loader looks for
+        # it by name.
+        for node in graph.object_graph_def.nodes:
+            if node.HasField("captured_tensor"):
+                captured = node.captured_tensor
+                captured.name = _renamed(captured.name, names[captured.concrete_function])
     path.write_bytes(saved.SerializeToString(deterministic=True))
     # Its checksum is of the file that was; loaders do without.
     (path.parent / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _shorten(function):
+    """Shortens the names in a function; returns the new ones by the old."""
     names = {}
     for i, argument in enumerate(function.signature.input_arg):
         # Those that are no resources are asked for by name.
@@ -49,6 +55,7 @@ def _shorten(function):
         function.ret[key] = _renamed(name, names)
     for key, name in list(function.control_ret.items()):
         function.control_ret[key] = _renamed(name, names)
+    return names
 
 
 def _renamed(reference, names):
