@@ -2,11 +2,11 @@
 
     python cpp_runtime.py LIBRARIES SAVED_MODEL JOBS RESULTS SECONDS
 
-LIBRARIES is the directory of TensorFlow's shared libraries, JOBS a pickle of a list of (feeds, names
-of fetches), feeds a dictionary of arrays by tensor name. RESULTS becomes a pickle of a list of lists
-of arrays, or the error's (code, message). With SECONDS above 0, 8 threads then run jobs at random,
-compare what comes with the first results, and their failures and the growth of memory, MB, between
-half-time and the end follow in RESULTS.
+LIBRARIES is the directory of TensorFlow's libraries, JOBS a pickle of a list of (feeds, names
+of fetches), feeds a dictionary of arrays by tensor name. RESULTS becomes a pickle of the answers to
+each job, lists of arrays or an error's (code, message); of the failures of 8 threads that then, for
+SECONDS, run jobs at random and compare; of how many they ran; and of the growth of memory, MB, from
+half-time to the end.
 """
 
 import ctypes

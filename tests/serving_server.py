@@ -1,4 +1,4 @@
-"""A small server of a loaded SavedModel, for tests: PredictionService by gRPC, and Predict by REST."""
+"""A small server of a loaded SavedModel, for tests: PredictionService by gRPC, Predict by REST."""
 
 import base64
 import contextlib

@@ -20,8 +20,8 @@ import tfnvp
 from tfnvp.serving import Client, ServingError
 
 pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
-from google.protobuf import text_format
-from tensorflow_serving.config import model_server_config_pb2, monitoring_config_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from tensorflow_serving.config import model_server_config_pb2
 
 sys.path.insert(0, str(Path(__file__).parent))
 import serving_server
@@ -135,9 +135,45 @@ def test_the_server_configuration_is_of_the_published_protos():
         assert set(model.version_labels) == {"stable", "canary"}
         for version in model.version_labels.values():
             assert (ROOT / "saved_models" / name / str(version) / "saved_model.pb").is_file()
+
+
+# Published as .proto files alone, not in tensorflow-serving-api: config/monitoring_config.proto and
+# servables/tensorflow/session_bundle_config.proto, as far as they are used.
+_MESSAGES = {
+    "Count": {"value": "int64"},
+    "Prometheus": {"enable": "bool", "path": "string"},
+    "MonitoringConfig": {"prometheus_config": "Prometheus"},
+    "BatchingParameters": {
+        "max_batch_size": "Count",
+        "batch_timeout_micros": "Count",
+        "max_enqueued_batches": "Count",
+        "num_batch_threads": "Count",
+    },
+}
+
+
+def _message(name):
+    file = descriptor_pb2.FileDescriptorProto(name="tfnvp_test.proto", package="tfnvp_test")
+    for message, fields in _MESSAGES.items():
+        described = file.message_type.add(name=message)
+        for number, (field, kind) in enumerate(fields.items(), start=1):
+            added = described.field.add(name=field, number=number, label=1)
+            if kind in _MESSAGES:
+                added.type, added.type_name = 11, f".tfnvp_test.{kind}"
+            else:
+                added.type = {"int64": 3, "bool": 8, "string": 9}[kind]
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tfnvp_test.{name}"))()
+
+
+def test_monitoring_and_batching_are_as_the_protos_have_them():
     monitoring = (ROOT / "serving" / "monitoring.config").read_text()
-    parsed = text_format.Parse(monitoring, monitoring_config_pb2.MonitoringConfig())
+    parsed = text_format.Parse(monitoring, _message("MonitoringConfig"))
     assert parsed.prometheus_config.enable
+    batching = (ROOT / "serving" / "batching_parameters.txt").read_text()
+    parsed = text_format.Parse(batching, _message("BatchingParameters"))
+    assert parsed.max_batch_size.value == 64
 
 
 def test_a_real_server_answers(tmp_path):
