@@ -140,7 +140,7 @@ def test_score_prints_each_image(kind, model, pictures, tmp_path, request):
         "score", request.getfixturevalue(kind), *paths, "--json", "--to", tmp_path / "b.npy"
     )
     records = [json.loads(line) for line in result.output.splitlines()]
-    assert [record["image"] for record in records] == [str(path) for path in paths]
+    assert [record["input"] for record in records] == [str(path) for path in paths]
     bits = model.bits_per_dim(levels).numpy()
     np.testing.assert_allclose([r["bits_per_dim"] for r in records], bits, rtol=1e-4)
     np.testing.assert_allclose([r["log_prob"] for r in records], model.log_prob(levels), rtol=1e-4)
@@ -160,6 +160,49 @@ def test_a_saved_model_evaluates_and_samples(saved, served, tmp_path):
     five, two = np.load(tmp_path / "5.npy"), np.load(tmp_path / "2.npy")
     np.testing.assert_allclose(two, five[:2], atol=1.01 / 17)
     assert len(np.unique(five.reshape(5, -1), axis=0)) == 5
+
+
+@pytest.fixture(scope="module")
+def vectors(randomize, tmp_path_factory):
+    flow = randomize(tfnvp.VectorRealNVP(2, num_couplings=2, hidden_units=(4,)), seed=1)
+    path = tmp_path_factory.mktemp("vectors") / "model.keras"
+    flow.save(path)
+    return flow, path
+
+
+def test_models_of_vectors(vectors, tmp_path):
+    flow, path = vectors
+    to = tmp_path / "s.npy"
+    assert run("sample", path, "-n", 3, "--seed", 2, "--to", to).exit_code == 0
+    np.testing.assert_allclose(np.load(to), flow.sample(3, seed=2), atol=1e-6)
+    scored = [json.loads(line) for line in run("score", path, to, "--json").output.splitlines()]
+    log_prob = [record["log_prob"] for record in scored]
+    np.testing.assert_allclose(log_prob, flow.log_prob(np.load(to)), rtol=1e-5)
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
+    refused = run("score", path, tmp_path / "wrong.npy")
+    assert refused.exit_code == 2 and "must hold vectors [N, 2], got (2, 3)" in refused.output
+    assert json.loads(run("info", path, "--json").output)["event_size"] == 2
+    for command in ("interpolate", "extrapolate", "reconstruct"):
+        refused = run(command, path, "--to", to)
+        assert refused.exit_code == 2 and f"{command} is of images" in refused.output
+
+
+def test_a_conditional_model_samples_its_classes_and_scores_given_labels(randomize, tmp_path):
+    sizes = {"filters": 4, "residual_blocks": 1, "levels": 17}
+    flow = tfnvp.ImageRealNVP((8, 8, 1), 1, **sizes, num_classes=10, label_dropout=0.1)
+    randomize(flow, seed=0).save(tmp_path / "model.keras")
+    args = ["sample", tmp_path / "model.keras", "-n", 4, "--to", tmp_path / "s.npy", "--labels"]
+    assert run(*args, "3,7").exit_code == 0
+    expected = flow.sample(4, labels=np.array([3, 7, 3, 7]), seed=0)
+    np.testing.assert_allclose(np.load(tmp_path / "s.npy"), expected, atol=1e-5)
+    for wrong, message in (("10", "labels must be "), ("three", "--labels must be integers")):
+        refused = run(*args, wrong)
+        assert refused.exit_code == 2 and message in refused.output
+    x, y = next(iter(tfnvp.data.load("digits", "validation", 200, labels=True)))
+    printed = run("evaluate", args[1], "--dataset", "digits", "--split", "validation", "--json")
+    bits = json.loads(printed.output)["bits_per_dim"]
+    assert bits == pytest.approx(float(np.mean(flow.bits_per_dim(x, labels=y))), rel=1e-5)
+    assert bits != pytest.approx(float(np.mean(flow.bits_per_dim(x))), rel=1e-3)
 
 
 def test_info_and_presets(model, saved, served):

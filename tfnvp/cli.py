@@ -1,7 +1,8 @@
 """The command `tfnvp`: what a trained model knows, in pictures and figures.
 
 MODEL is a .keras file, the name of a model that ships (see `tfnvp presets`), or the directory of a
-SavedModel's version, with which a command does what its signatures suffice for.
+SavedModel's version, with which a command does what its signatures suffice for. A .keras file may
+hold a model of vectors: `sample`, `score`, `info` and `export` take it.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import typer
 import tfnvp
 from tfnvp import data, files, latent, plotting, presets
 from tfnvp.export import export_saved_model
-from tfnvp.models import ImageRealNVP
+from tfnvp.models import ImageRealNVP, VectorRealNVP
 from tfnvp.saved_model import SavedModel
 
 app = typer.Typer(
@@ -34,6 +35,9 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Dataset = Annotated[str | None, typer.Option(help=", ".join(data.names()))]
 Split = Annotated[str, typer.Option(help="train, validation or test")]
 Files = Annotated[list[Path] | None, typer.Argument(help="PNG or JPEG images")]
+Inputs = Annotated[
+    list[Path] | None, typer.Argument(help="PNG or JPEG images, or .npy files of vectors [N, D]")
+]
 
 
 @app.command(
@@ -72,7 +76,7 @@ def evaluate(
     Example: tfnvp evaluate runs/mine/model.keras --dataset digits --samples 16
     """
     with _one_line_errors():
-        flow = _load(model)
+        flow = _load_images(model, "evaluate")
         if samples > 1:
             _need_keras(flow, "evaluate --samples")
         given_labels = not isinstance(flow, SavedModel) and flow.num_classes is not None
@@ -114,17 +118,25 @@ def sample(
 ):
     """Draws samples, as a grid in a PNG or as an array [N, H, W, C] in [0, 1].
 
+    Those of a model of vectors are an array [N, D].
+
     Example: tfnvp sample digits --to samples.png
     """
     with _one_line_errors():
         files.check_suffix(to)
         flow = _load(model)
+        vectors = isinstance(flow, VectorRealNVP)
+        if vectors and to.suffix.lower() == ".png":
+            raise ValueError(f"--to must be a .npy or .npz file for vectors, got {to}")
         with _status(f"drawing {n} samples"):
             options = {} if labels is None else {"labels": np.resize(_integers(labels), n)}
             if options:
                 _need_keras(flow, "sample --labels")
             images = flow.sample(n, temperature=temperature, seed=seed, **options)
-        files.write_images(to, images)
+        if vectors:
+            files.write(to, np.asarray(images), figure=None)
+        else:
+            files.write_images(to, images)
         print(to)
 
 
@@ -148,7 +160,7 @@ def interpolate(
     """
     with _one_line_errors():
         files.check_suffix(to)
-        flow = _load(model)
+        flow = _load_images(model, "interpolate")
         with _status("interpolating"):
             corners = files.read_images(images, flow) if images else flow.sample(4, seed=seed)
             z = latent.interpolate(*flow.encode(corners), steps=steps, full_circle=full_circle)
@@ -176,7 +188,7 @@ def extrapolate(
     """
     with _one_line_errors():
         files.check_suffix(to)
-        flow = _need_keras(_load(model), "extrapolate")
+        flow = _need_keras(_load_images(model, "extrapolate"), "extrapolate")
         height, width, channels = flow.image_shape
         shape = (times * height, times * width, channels)
         with _status(f"drawing {n} images of {shape[0]} x {shape[1]}"):
@@ -222,7 +234,7 @@ def reconstruct(
     """
     with _one_line_errors():
         files.check_suffix(to)
-        flow = _load(model)
+        flow = _load_images(model, "reconstruct")
         if resample:
             _need_keras(flow, "reconstruct --resample")
         with _status("reconstructing"):
@@ -241,7 +253,7 @@ def reconstruct(
 @app.command()
 def score(
     model: Model,
-    images: Files = None,
+    inputs: Inputs = None,
     dataset: Dataset = None,
     split: Split = "test",
     n: Annotated[int, typer.Option("-n", min=1, help="images of the data set")] = 100,
@@ -250,7 +262,7 @@ def score(
     ] = None,
     as_json: Json = False,
 ):
-    """Prints the log-likelihood (nats) and the bits per dimension of each image.
+    """Prints the log-likelihood (nats) and the bits per dimension of each image or vector.
 
     Example: tfnvp score digits --dataset digits -n 5
     """
@@ -259,18 +271,21 @@ def score(
             files.check_suffix(to)
         flow = _load(model)
         with _status("scoring"):
-            inputs = _inputs(flow, images, dataset, split, n)
-            names = [name for name, _ in inputs]
-            x = np.concatenate([x for _, x in inputs])
+            if isinstance(flow, VectorRealNVP):
+                rows = _vectors(flow, inputs)
+            else:
+                rows = _inputs(flow, inputs, dataset, split, n)
+            names = [name for name, _ in rows]
+            x = np.concatenate([x for _, x in rows])
             log_prob = np.concatenate(
                 [flow.log_prob(x[i : i + 100]) for i in range(0, len(x), 100)]
             )
-        bits = tfnvp.metrics.bits_per_dim(log_prob, math.prod(flow.image_shape), flow.levels)
+        bits = tfnvp.metrics.bits_per_dim(log_prob, math.prod(x.shape[1:]), flow.levels)
         for name, nats, value in zip(names, log_prob.tolist(), bits.tolist(), strict=True):
-            record = {"image": name, "log_prob": nats, "bits_per_dim": value}
+            record = {"input": name, "log_prob": nats, "bits_per_dim": value}
             print(json.dumps(record) if as_json else f"{name}\t{nats:.3f}\t{value:.4f}")
         if to is not None:
-            label = f"{dataset} {split}" if dataset else "images"
+            label = f"{dataset} {split}" if dataset else "inputs"
             files.write(to, bits, lambda: plotting.bits_histogram({label: bits}))
 
 
@@ -317,9 +332,13 @@ def info(model: Model, as_json: Json = False):
     """
     with _one_line_errors():
         flow = _load(model)
-        facts = {"model": model, "image_shape": list(flow.image_shape), "levels": flow.levels}
+        facts = {"model": model}
+        if not isinstance(flow, VectorRealNVP):
+            facts |= {"image_shape": list(flow.image_shape), "levels": flow.levels}
         if isinstance(flow, SavedModel):
             facts["signatures"] = flow.signatures
+        elif isinstance(flow, VectorRealNVP):
+            facts |= {"parameters": flow.count_params(), **flow.get_config()}
         else:
             scales = flow.latents_by_scale(np.zeros(flow.image_shape, "float32"))
             facts |= {
@@ -328,6 +347,7 @@ def info(model: Model, as_json: Json = False):
                 "filters": flow.filters,
                 "residual_blocks": flow.residual_blocks,
                 "mixing": flow.mixing,
+                "num_classes": flow.num_classes,
                 "dtype": flow.dtype_policy.name,
                 "latents_by_scale": [z.shape.as_list() for z in scales],
             }
@@ -340,13 +360,13 @@ def info(model: Model, as_json: Json = False):
         for key, value in facts.items():
             if isinstance(value, dict):
                 value = ", ".join(f"{k} {v}" for k, v in value.items())
-            elif isinstance(value, list) and not isinstance(value[0], int):
+            elif isinstance(value, list) and value and not isinstance(value[0], int):
                 value = ", ".join(map(str, value))
             print(f"{key:<17} {value}")
 
 
 def _load(model):
-    """An `ImageRealNVP` or a `SavedModel`."""
+    """An `ImageRealNVP`, a `VectorRealNVP` or a `SavedModel`."""
     path = Path(model)
     with _status(f"loading {model}"):
         if model in presets.trained() and not path.is_file():
@@ -360,8 +380,17 @@ def _load(model):
             )
         # Not compiled: the optimizer's state is of no use here.
         flow = keras.models.load_model(path, compile=False)
-    if not isinstance(flow, ImageRealNVP):
-        raise ValueError(f"MODEL must hold an ImageRealNVP, {path} holds {type(flow).__name__}")
+    if not isinstance(flow, (ImageRealNVP, VectorRealNVP)):
+        kind = type(flow).__name__
+        raise ValueError(f"MODEL must hold an ImageRealNVP or VectorRealNVP, {path} holds {kind}")
+    return flow
+
+
+def _load_images(model, command):
+    """`_load`, of images alone."""
+    flow = _load(model)
+    if isinstance(flow, VectorRealNVP):
+        raise ValueError(f"{command} is of images, {model} is a model of vectors")
     return flow
 
 
@@ -389,6 +418,19 @@ def _inputs(flow, images, dataset, split, n):
         return [(str(path), files.read_images([path], flow)) for path in images]
     batches = data.load(dataset, split, 1, shuffle=False).take(n)
     return [(f"{dataset}/{split}/{i}", x.numpy()) for i, x in enumerate(batches)]
+
+
+def _vectors(flow, paths):
+    """Pairs of a name and a vector [1, D], from .npy files."""
+    if not paths or any(path.suffix != ".npy" for path in paths):
+        raise ValueError("give .npy files of vectors [N, D], for the model is one of vectors")
+    rows = []
+    for path in paths:
+        x = np.load(path)
+        if x.ndim != 2 or x.shape[1] != flow.event_size:
+            raise ValueError(f"{path} must hold vectors [N, {flow.event_size}], got {x.shape}")
+        rows += [(f"{path}/{i}", row[None].astype("float32")) for i, row in enumerate(x)]
+    return rows
 
 
 def _progress(batches, label):

@@ -1,20 +1,27 @@
 """SavedModels for TF Serving."""
 
+import json
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import tensorflow as tf
 
-from tfnvp.checks import assert_all
-from tfnvp.models import ImageRealNVP, VectorRealNVP
+from tfnvp.checks import check_choice
+from tfnvp.saved_model_graph import shorten_names
+from tfnvp.signatures import signatures_of
+
+_WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 
 
-def export_saved_model(model, directory):
+def export_saved_model(
+    model, directory, signatures=None, image_size=None, bfloat16_weights=False, card=None
+):
     """Writes a model as a new version of a SavedModel that TF Serving can load and batch.
 
-    Every input and output has a leading batch dimension; nothing of tfnvp, Keras or TFP is needed
+    Every input and output has rows first, as many in all; nothing of tfnvp, Keras or TFP is needed
     to load it.
 
     | signature | in | out |
@@ -27,41 +34,58 @@ def export_saved_model(model, directory):
 
     uint8 images carry 0..levels-1; PNG and JPEG files carry 0..255. A vector model has the same
     signatures but `score_encoded`, with `vectors` float32 [B,D] for `images` and `latents` [B,D]. A
-    sample depends on its own seed alone, a score on its own image or vector.
+    sample depends on its own seed alone, a score on its own image or vector. What a signature
+    cannot take is an InvalidArgument that names the input.
 
     Each signature of a conditional model takes `label` too: int64 [B], of which -1 asks for p(x)
-    and needs label_dropout in training, or float [B,context_size]; others are refused.
+    and needs label_dropout in training, or float [B,context_size].
+
+    Beside the model are `assets/model_card.json`, what is known of it, and, where the extra
+    `serving` is installed, `assets.extra/tf_serving_warmup_requests`, a request a signature, with
+    which TF Serving gets ready before it answers.
 
     Args:
         model: an `ImageRealNVP` or a `VectorRealNVP`.
         directory: of the served model; the versions 1, 2, ... are directories in it. The new one
             follows the largest, and appears whole: it is written beside and renamed.
+        signatures: the names of those to write; None for all. `serving_default` comes with
+            `log_prob`.
+        image_size: (height, width) of the images, or "any" for all that the model's scales divide,
+            where samples have the model's own; None for the model's own.
+        bfloat16_weights: whether kernels are stored in bfloat16, for half the size; arithmetic is
+            what it was.
+        card: a dictionary of what is known of the model, such as `tfnvp.presets.card(name)`.
 
     Returns:
         The new version's directory, a `pathlib.Path`.
 
     Raises:
         TypeError: if the model is neither.
+        ValueError: for an unknown signature, or a size that does not fit the model.
         OSError: if the directory cannot be written; nothing half-written stays.
+
+    Example:
+        >>> import tempfile, tfnvp
+        >>> model = tfnvp.VectorRealNVP(2, num_couplings=2, hidden_units=(4,))
+        >>> tfnvp.export_saved_model(model, tempfile.mkdtemp(), signatures=["log_prob"]).name
+        '1'
     """
-    if isinstance(model, ImageRealNVP):
-        signatures = _ImageSignatures(model)
-    elif isinstance(model, VectorRealNVP):
-        signatures = _VectorSignatures(model)
-    else:
-        raise TypeError(
-            f"model must be a tfnvp.VectorRealNVP or tfnvp.ImageRealNVP, got {type(model).__name__}"
-        )
+    served = signatures_of(model, image_size, bfloat16_weights)
+    names = list(served.inputs) if signatures is None else list(signatures)
+    for name in names:
+        check_choice("signature", name, list(served.inputs))
+    if not names:
+        raise ValueError(f"signatures must name one of {', '.join(served.inputs)}, got none")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    # The variables are all that is kept of the model: the functions see no Keras object.
-    module = tf.Module()
-    module.weights = [weight.value for weight in model.weights]
+    # Beside rather than in place, so that a server watching the directory sees no half model.
     written = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
     try:
-        # Beside rather than in place, so that a server watching the directory sees no half model.
-        tf.saved_model.save(module, str(written), signatures=signatures.concrete())
+        _save(served, names, written)
+        shorten_names(written)
         version = 1 + max((int(p.name) for p in directory.iterdir() if p.name.isdigit()), default=0)
+        _write_card(model, served, names, bfloat16_weights, version, card, written)
+        _write_warm_up(served, names, directory.name, written)
         written.chmod(0o755)
         target = directory / str(version)
         os.rename(written, target)
@@ -71,114 +95,62 @@ def export_saved_model(model, directory):
     return target
 
 
-class _Signatures:
-    """The functions that a model is served by: what images and vectors have in common."""
-
-    data = None  # name of the data, in and out
-    data_dtype = None
-
-    def __init__(self, model):
-        self._model = model
-        self._shape = model.get_build_config()["event_shape"]
-
-    def concrete(self):
-        """The concrete functions by signature name."""
-        data = tf.TensorSpec([None, *self._shape], self.data_dtype, name=self.data)
-        latents = tf.TensorSpec([None, *self._shape], tf.float32, name="latents")
-        seed = tf.TensorSpec([None], tf.int64, name="seed")
-        temperature = tf.TensorSpec([None], tf.float32, name="temperature")
-        label = self.label()
-        log_prob = tf.function(self.log_prob).get_concrete_function(data, *label)
-        return {
-            "serving_default": log_prob,
-            "log_prob": log_prob,
-            "encode": tf.function(self.encode).get_concrete_function(data, *label),
-            "decode": tf.function(self.decode).get_concrete_function(latents, *label),
-            "sample": tf.function(self.sample).get_concrete_function(seed, temperature, *label),
-        }
-
-    def label(self):
-        """The signatures' last argument, of a conditional model alone."""
-        if self._model.num_classes:
-            return [tf.TensorSpec([None], tf.int64, name="label")]
-        if size := self._model.context_size:
-            return [tf.TensorSpec([None, size], tf.float32, name="label")]
-        return []
-
-    def log_prob(self, x, label=None):
-        log_prob = self._model(x, label, training=False)
-        bits = self._model.bits(log_prob)
-        return {"log_prob": _float32(log_prob), "bits_per_dim": _float32(bits)}
-
-    def encode(self, x, label=None):
-        return {"latents": _float32(self._model.inverse_in_full_precision(x, label))}
-
-    def decode(self, latents, label=None):
-        assert_all(tf.math.is_finite(latents), "latents must be finite, got NaN or infinity")
-        z = tf.cast(latents, self._model.variable_dtype)
-        return {self.data: self._served(self._model.forward_in_full_precision(z, label))}
-
-    def sample(self, seed, temperature, label=None):
-        def latent(row_seed):
-            pair = tf.bitcast(row_seed, tf.int32)
-            return tf.random.stateless_normal(self._shape, pair, alg="philox")
-
-        z = tf.map_fn(latent, seed, fn_output_signature=tf.TensorSpec(self._shape, tf.float32))
-        z *= tf.reshape(temperature, [-1] + [1] * len(self._shape))
-        distribution = self._model.distribution_for(labels=label)
-        x = distribution.bijector.forward(tf.cast(z, distribution.dtype))
-        return {self.data: self._served(x)}
-
-    def _served(self, x):
-        """What the flow makes as what is served."""
-        raise NotImplementedError
+def _save(served, names, directory):
+    # The variables are all that is kept of the model: the functions see no Keras object.
+    module = tf.Module()
+    module.weights = served.weights
+    functions = {name: served.concrete(name) for name in names}
+    if "log_prob" in functions:
+        functions = {"serving_default": functions["log_prob"], **functions}
+    tf.saved_model.save(module, str(directory), signatures=functions)
 
 
-class _ImageSignatures(_Signatures):
-    data = "images"
-    data_dtype = tf.uint8
-
-    def concrete(self):
-        signatures = super().concrete()
-        if self._shape[-1] in (1, 3, 4):
-            image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
-            score = tf.function(self.score_encoded)
-            score = score.get_concrete_function(image_bytes, *self.label())
-            signatures["score_encoded"] = score
-        return signatures
-
-    def score_encoded(self, image_bytes, label=None):
-        height, width, channels = self._shape
-
-        def decode(encoded):
-            image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-            # An image of another size is refused outside the loop, in which TensorFlow drops
-            # assertions; until then it has to have a shape.
-            size = tf.shape(image)[:2]
-            image = tf.image.resize_with_crop_or_pad(
-                tf.reshape(image, [size[0], size[1], channels]), height, width
-            )
-            return image, size
-
-        shapes = (tf.TensorSpec([height, width, channels], tf.uint8), tf.TensorSpec([2], tf.int32))
-        images, sizes = tf.map_fn(decode, image_bytes, fn_output_signature=shapes)
-        message = f"image_bytes must hold images of {height} x {width} pixels, got up to"
-        assert_all(tf.equal(sizes, [height, width]), message, *tf.unstack(tf.reduce_max(sizes, 0)))
-        levels = tf.cast(images, tf.int32) * self._model.levels // 256
-        return self.log_prob(tf.cast(levels, tf.uint8), label)
-
-    def _served(self, x):
-        levels = tf.floor(x * self._model.levels)
-        return tf.cast(tf.clip_by_value(levels, 0, self._model.levels - 1), tf.uint8)
+def _write_card(model, served, names, bfloat16_weights, version, card, directory):
+    image = served.data == "images"
+    values = f"uint8, 0..{model.levels - 1}; PNG and JPEG files 0..255" if image else "float32"
+    content = {
+        **(card or {}),
+        "served": {
+            "version": version,
+            "tensorflow": tf.__version__,
+            "signatures": {
+                name: {
+                    key: f"{spec.dtype.name} {['rows', *spec.shape[1:].as_list()]}"
+                    for key, spec in served.inputs[name].items()
+                }
+                for name in names
+            },
+            "weights": "kernels in bfloat16" if bfloat16_weights else model.variable_dtype,
+            served.data: values,
+            "log_prob": "nats",
+            "bits_per_dim": "-log_prob / (D log 2)" + (" + log2(levels)" if image else ""),
+            "latents": "standard normal where the model fits",
+        },
+    }
+    assets = directory / "assets"
+    assets.mkdir(exist_ok=True)
+    (assets / "model_card.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-class _VectorSignatures(_Signatures):
-    data = "vectors"
-    data_dtype = tf.float32
-
-    def _served(self, x):
-        return _float32(x)
-
-
-def _float32(x):
-    return tf.cast(x, tf.float32)
+def _write_warm_up(served, names, model_name, directory):
+    try:
+        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except ImportError:
+        warnings.warn(
+            "no warm-up requests are written, for which the extra `serving` is needed: "
+            "pip install 'tfnvp[serving]'",
+            stacklevel=3,
+        )
+        return
+    path = directory / _WARM_UP
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for name in names:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = model_name
+            request.model_spec.signature_name = name
+            for key, value in served.example(name).items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+            log = prediction_log_pb2.PredictionLog()
+            log.predict_log.request.CopyFrom(request)
+            writer.write(log.SerializeToString())

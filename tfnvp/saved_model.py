@@ -37,6 +37,8 @@ class SavedModel:
         self._module = tf.saved_model.load(str(path))
         images = self._signature("log_prob", "images").structured_input_signature[1]["images"]
         self.image_shape = tuple(images.shape[1:])
+        if None in self.image_shape:
+            raise ValueError(f"{path} takes images of any size: give the .keras file")
         # What a signature does not say, its two figures do: their difference is log2(levels).
         scores = self._run("log_prob", images=tf.zeros([1, *self.image_shape], tf.uint8))
         bits = scores["bits_per_dim"] + scores["log_prob"] / (

@@ -85,7 +85,7 @@ class ImageRealNVP(FlowModel):
             check_positive_int(name, value)
         super().__init__(**kwargs)
         self.num_scales = num_scales
-        self.image_shape = self._checked_image_shape(image_shape)
+        self.image_shape = self.checked_image_shape(image_shape)
         self.filters = filters
         self.residual_blocks = residual_blocks
         self.levels = levels
@@ -293,7 +293,7 @@ class ImageRealNVP(FlowModel):
     def _of_size(self, image_shape):
         if image_shape is None:
             return self._unconditioned
-        image_shape = self._checked_image_shape(image_shape)
+        image_shape = self.checked_image_shape(image_shape)
         if image_shape[-1] != self.image_shape[-1]:
             raise ValueError(
                 f"image_shape must have {self.image_shape[-1]} channels, those of the model, got "
@@ -334,7 +334,8 @@ class ImageRealNVP(FlowModel):
             scales.append(out)
         return [*scales, z]
 
-    def _checked_image_shape(self, image_shape):
+    def checked_image_shape(self, image_shape):
+        """An image shape as a tuple, or the ValueError of `distribution_for` if it does not fit."""
         image_shape = tuple(image_shape)
         if len(image_shape) != 3:
             raise ValueError(

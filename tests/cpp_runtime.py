@@ -1,0 +1,163 @@
+"""Runs a SavedModel by the C++ loader, in a process without Python's TensorFlow.
+
+    python cpp_runtime.py LIBRARIES SAVED_MODEL JOBS RESULTS SECONDS
+
+LIBRARIES is the directory of TensorFlow's libraries, JOBS a pickle of a list of (feeds, names
+of fetches), feeds a dictionary of arrays by tensor name. RESULTS becomes a pickle of the answers to
+each job, lists of arrays or an error's (code, message); of the failures of 8 threads that then, for
+SECONDS, run jobs at random and compare; of how many they ran; and of the growth of memory, MB, from
+half-time to the end.
+"""
+
+import ctypes
+import pickle
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+P = ctypes.c_void_p
+DTYPES = {1: np.float32, 3: np.int32, 4: np.uint8, 9: np.int64}
+STRING, TSTRING_SIZE = 7, 24
+INVALID_ARGUMENT = 3
+
+
+class Output(ctypes.Structure):
+    _fields_ = [("operation", P), ("index", ctypes.c_int)]
+
+
+def library(directory):
+    ctypes.CDLL(f"{directory}/libtensorflow_framework.so.2", ctypes.RTLD_GLOBAL)
+    tf = ctypes.CDLL(f"{directory}/libtensorflow_cc.so.2", ctypes.RTLD_GLOBAL)
+    for name in (
+        "NewStatus",
+        "NewGraph",
+        "NewSessionOptions",
+        "LoadSessionFromSavedModel",
+        "GraphOperationByName",
+        "AllocateTensor",
+        "TensorData",
+    ):
+        getattr(tf, f"TF_{name}").restype = P
+    tf.TF_Message.restype = ctypes.c_char_p
+    tf.TF_Dim.restype = ctypes.c_int64
+    tf.TF_TensorByteSize.restype = ctypes.c_size_t
+    return tf
+
+
+class Session:
+    def __init__(self, tf, saved_model):
+        self.tf = tf
+        self.graph, status = P(tf.TF_NewGraph()), P(tf.TF_NewStatus())
+        tags = (ctypes.c_char_p * 1)(b"serve")
+        options = P(tf.TF_NewSessionOptions())
+        self.session = P(
+            tf.TF_LoadSessionFromSavedModel(
+                options, None, saved_model.encode(), tags, 1, self.graph, None, status
+            )
+        )
+        assert tf.TF_GetCode(status) == 0, tf.TF_Message(status)
+
+    def run(self, feeds, fetches):
+        """Arrays; or (code, message) of an error."""
+        tf, status = self.tf, P(self.tf.TF_NewStatus())
+        inputs = (Output * len(feeds))(*map(self._output, feeds))
+        tensors = (P * len(feeds))(*(self._tensor(value) for value in feeds.values()))
+        outputs = (Output * len(fetches))(*map(self._output, fetches))
+        results = (P * len(fetches))()
+        tf.TF_SessionRun(
+            self.session, None,
+            inputs, tensors, len(feeds),
+            outputs, results, len(fetches),
+            None, 0, None, status,
+        )  # fmt: skip
+        for tensor in tensors:
+            tf.TF_DeleteTensor(P(tensor))
+        code, message = tf.TF_GetCode(status), tf.TF_Message(status).decode(errors="replace")
+        tf.TF_DeleteStatus(status)
+        return [self._array(P(result)) for result in results] if code == 0 else (code, message)
+
+    def _output(self, name):
+        operation, _, index = name.partition(":")
+        found = self.tf.TF_GraphOperationByName(self.graph, operation.encode())
+        assert found, name
+        return Output(found, int(index))
+
+    def _tensor(self, value):
+        tf, strings = self.tf, value.dtype == object
+        dims = (ctypes.c_int64 * value.ndim)(*value.shape)
+        code = STRING if strings else {np.dtype(d): c for c, d in DTYPES.items()}[value.dtype]
+        size = TSTRING_SIZE * value.size if strings else value.nbytes
+        tensor = tf.TF_AllocateTensor(code, dims, value.ndim, ctypes.c_size_t(size))
+        data = tf.TF_TensorData(P(tensor))
+        if strings:
+            for i, item in enumerate(value.ravel()):
+                place = P(data + TSTRING_SIZE * i)
+                tf.TF_StringInit(place)
+                tf.TF_StringCopy(place, item, ctypes.c_size_t(len(item)))
+        elif size:
+            ctypes.memmove(data, np.ascontiguousarray(value).ctypes.data, size)
+        return tensor
+
+    def _array(self, tensor):
+        tf = self.tf
+        shape = [tf.TF_Dim(tensor, i) for i in range(tf.TF_NumDims(tensor))]
+        size = tf.TF_TensorByteSize(tensor)
+        buffer = ctypes.string_at(tf.TF_TensorData(tensor), size) if size else b""
+        array = np.frombuffer(buffer, DTYPES[tf.TF_TensorType(tensor)]).reshape(shape)
+        tf.TF_DeleteTensor(tensor)
+        return array
+
+
+def close(job_result, expected):
+    if isinstance(expected, tuple):
+        return isinstance(job_result, tuple) and job_result[0] == expected[0]
+    if not isinstance(job_result, list):
+        return False
+    for a, b in zip(job_result, expected, strict=True):
+        atol = 1 if a.dtype == np.uint8 else 1e-3
+        if a.shape != b.shape or not np.allclose(a.astype(float), b, 1e-4, atol):
+            return False
+    return True
+
+
+def memory():
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in x)
+    return int(line.split()[1]) / 1024
+
+
+def main(libraries, saved_model, jobs, results, seconds):
+    session = Session(library(libraries), saved_model)
+    jobs = pickle.loads(Path(jobs).read_bytes())
+    answers = [session.run(*job) for job in jobs]
+    assert "tensorflow" not in sys.modules
+    failures, runs, growth = [], 0, 0.0
+    if float(seconds):
+        end = time.monotonic() + float(seconds)
+        counts = [0] * 8
+
+        def work(thread):
+            choose = random.Random(thread)
+            while time.monotonic() < end:
+                i = choose.randrange(len(jobs))
+                answer = session.run(*jobs[i])
+                counts[thread] += 1
+                if not close(answer, answers[i]):
+                    failures.append((i, str(answer)[:300]))
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(float(seconds) / 2)
+        half = memory()
+        for thread in threads:
+            thread.join()
+        runs, growth = sum(counts), memory() - half
+    Path(results).write_bytes(pickle.dumps((answers, failures, runs, growth)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
