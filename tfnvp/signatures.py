@@ -90,7 +90,13 @@ class Signatures:
             return {key: value[:rows] for key, value in outputs.items()}
 
         signature.__name__ = name
-        return tf.function(signature, autograph=False).get_concrete_function(**self.inputs[name])
+        # Of no shape: checks of what is known beforehand TensorFlow takes away, and the server that
+        # hands an input over has checked nothing.
+        specs = {
+            key: tf.TensorSpec(None, spec.dtype, spec.name)
+            for key, spec in self.inputs[name].items()
+        }
+        return tf.function(signature, autograph=False).get_concrete_function(**specs)
 
     def example(self, name):
         """Inputs of one row that the signature answers to, by name, arrays."""
@@ -274,9 +280,6 @@ def _checked(x, spec):
     """An input, of the rank and then of the shape that its spec has."""
     sizes = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
     takes = f"{spec.name} must be {spec.dtype.name} [rows{', ' if sizes else ''}{sizes}], got"
-    # Where the shape is known beforehand, TensorFlow takes the check away; the server that hands
-    # the input over has checked nothing.
-    x = tf.raw_ops.PlaceholderWithDefault(input=x, shape=None)
     x = require(tf.equal(tf.rank(x), spec.shape.rank), f"{takes} rank", x, tf.rank(x))
     shape = tf.shape(x)
     expected = [-1 if size is None else size for size in spec.shape]
