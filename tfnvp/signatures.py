@@ -277,22 +277,28 @@ def _rows(name, shape, dtype):
 
 
 def _checked(x, spec):
-    """An input, of the rank and then of the shape that its spec has."""
-    sizes = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
-    takes = f"{spec.name} must be {spec.dtype.name} [rows{', ' if sizes else ''}{sizes}], got"
-    x = require(tf.equal(tf.rank(x), spec.shape.rank), f"{takes} rank", x, tf.rank(x))
-    shape = tf.shape(x)
+    """An input, of the rank and the sizes that its spec has."""
+    takes = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
+    takes = f"{spec.dtype.name} [rows{', ' if takes else ''}{takes}]"
+    shape, rank = tf.shape(x), spec.shape.rank
+    # A comparison that fits any rank: TensorFlow may take the shape of x before what x waits for.
+    sizes = tf.concat([shape, tf.zeros([rank], tf.int32)], axis=0)[:rank]
     expected = [-1 if size is None else size for size in spec.shape]
-    fits = tf.equal(shape, expected) | tf.equal(expected, -1)
-    x = require(fits, f"{takes} shape", x, shape)
+    fits = tf.equal(tf.rank(x), rank) & tf.reduce_all((sizes == expected) | tf.equal(expected, -1))
+    x = require(fits, f"{spec.name} must be {takes}, got shape", x, shape)
     return tf.ensure_shape(x, spec.shape)
 
 
 def _number_of_rows(inputs):
     (first, x), *others = inputs.items()
-    rows = tf.shape(x)[0]
+    rows = _rows_of(x)
     for name, other in others:
-        count = tf.shape(other)[0]
+        count = _rows_of(other)
         message = f"{name} must have as many rows as {first}, got"
         rows = require(tf.equal(count, rows), message, rows, count)
     return rows
+
+
+def _rows_of(x):
+    # Of a scalar too, for the same reason as in `_checked`.
+    return tf.concat([tf.shape(x), [1]], axis=0)[0]
