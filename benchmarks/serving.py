@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving [--preset P] [--saved-model DIR] [--callers 1 8 32] [--seconds S]
 
-A call is of one image. For log_prob and sample, each number of callers and each contender there is a
-JSON line: requests a second, and the 50th, 95th and 99th percentile of a call's milliseconds. The
+A call is of one image. For log_prob and sample, each number of callers and each contender there is
+a JSON line: requests a second, and the 50th, 95th and 99th percentile of a call's milliseconds. The
 contenders are the loaded SavedModel, the same with requests batched as TF Serving batches them (up
 to 64, waiting 2 ms at most), and the Keras model's own methods. A last line compares log_prob at
 batch 64 of the SavedModel with `tf.function(model.log_prob)`, run by run in turns.

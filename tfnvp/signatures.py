@@ -38,6 +38,9 @@ def signatures_of(model, image_size=None, bfloat16_weights=False):
     )
 
 
+_END = -2  # of a shape
+
+
 class Signatures:
     """The functions that a model is served by: what images and vectors have in common.
 
@@ -280,11 +283,12 @@ def _checked(x, spec):
     """An input, of the rank and the sizes that its spec has."""
     takes = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
     takes = f"{spec.dtype.name} [rows{', ' if takes else ''}{takes}]"
-    shape, rank = tf.shape(x), spec.shape.rank
-    # A comparison that fits any rank: TensorFlow may take the shape of x before what x waits for.
-    sizes = tf.concat([shape, tf.zeros([rank], tf.int32)], axis=0)[:rank]
-    expected = [-1 if size is None else size for size in spec.shape]
-    fits = tf.equal(tf.rank(x), rank) & tf.reduce_all((sizes == expected) | tf.equal(expected, -1))
+    shape = tf.shape(x)
+    # TensorFlow believes the rank that it is told later to be that of what comes in, and takes a
+    # check of `tf.rank(x)` away. An end mark shows the rank among the sizes.
+    expected = np.array([-1 if size is None else size for size in spec.shape] + [_END])
+    sizes = tf.concat([shape, tf.fill([len(expected)], _END)], axis=0)[: len(expected)]
+    fits = tf.where(expected == -1, sizes >= 0, sizes == expected)
     x = require(fits, f"{spec.name} must be {takes}, got shape", x, shape)
     return tf.ensure_shape(x, spec.shape)
 
