@@ -242,9 +242,20 @@ def test_export_writes_a_version(saved, tmp_path):
     assert (tmp_path / "served" / "1" / "saved_model.pb").is_file()
 
 
+def test_export_takes_the_card_and_the_signatures_asked_for(saved, tmp_path):
+    (saved.with_name("card.json")).write_text('{"preset": "mine"}')
+    result = run("export", saved, "--to", tmp_path, "--signature", "encode", "--image-size", "4x6")
+    assert (result.exit_code, result.output) == (0, f"{tmp_path / '1'}\n")
+    card = json.loads((tmp_path / "1" / "assets" / "model_card.json").read_text())
+    assert card["preset"] == "mine"
+    assert card["served"]["signatures"] == {"encode": {"images": "uint8 ['rows', 4, 6, 1]"}}
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (["export", "{saved}", "--to", "x", "--image-size", "4"], "HEIGHTxWIDTH"),
+        (["export", "{saved}", "--to", "x", "--signature", "nosuch"], "known: log_prob"),
         (["evaluate", "nosuch.keras", "--dataset", "digits"], "nosuch.keras"),
         (["evaluate", "{saved}", "--dataset", "nosuch"], "digits"),
         (["evaluate", "{saved}", "--dataset", "photos"], "[batch, 8, 8, 1]"),

@@ -36,10 +36,16 @@ SEEDS, WARM = np.arange(64), np.ones(64, "float32")
 GREY = np.zeros((4, 4), np.uint8)
 
 WRONG = {
-    "rank": ("log_prob", {"images": IMAGES[0]}, "images must be uint8 [rows, 4, 4, 1], got rank"),
+    "rank": ("log_prob", {"images": IMAGES[0]}, "images must be uint8 [rows, 4, 4, 1], got shape"),
+    "scalar": ("log_prob", {"images": np.uint8(1)}, "images must be uint8 [rows, 4, 4, 1], got"),
     "size": ("log_prob", {"images": IMAGES[:, :2]}, "images must be uint8 [rows, 4, 4, 1], got"),
     "level": ("log_prob", {"images": IMAGES + 1}, "images must have values 0..16, got up to"),
     "latents": ("decode", {"latents": np.full((1, 4, 4, 1), np.nan, "f4")}, "latents must be fin"),
+    "seed": (
+        "sample",
+        {"seed": np.int64(1), "temperature": WARM},
+        "seed must be int64 [rows], got shape",
+    ),
     "flat latents": ("decode", {"latents": np.zeros((2, 16), "f4")}, "latents must be float32 ["),
     "temperature": (
         "sample",

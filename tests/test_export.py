@@ -1,6 +1,7 @@
 """Exports are loaded where tfnvp is not, as a server does."""
 
 import io
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
 
 import tfnvp
 
@@ -109,7 +111,9 @@ def test_what_cannot_be_served_is_named(signatures, signature, inputs, message):
         signatures[signature](**{name: tf.convert_to_tensor(v) for name, v in inputs.items()})
 
 
-def test_versions_count_up_and_appear_whole(model, directory, monkeypatch):
+def test_versions_count_up_and_appear_whole(vector_model, vector_directory, monkeypatch):
+    model, directory = vector_model, vector_directory.parent
+
     def fail(*args, **kwargs):
         raise OSError("No space left on device")
 
@@ -127,6 +131,71 @@ def test_another_model_is_refused(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_the_card_tells_what_the_model_is(model, tmp_path):
+    card = {"preset": "digits", "bits_per_dim": {"test": 2.0}}
+    path = tfnvp.export_saved_model(model, tmp_path, ["encode"], card=card)
+    written = json.loads((path / "assets" / "model_card.json").read_text())
+    assert card.items() <= written.items()
+    assert written["served"]["version"] == 1
+    assert written["served"]["images"] == "uint8, 0..16; PNG and JPEG files 0..255"
+    assert written["served"]["signatures"] == {"encode": {"images": "uint8 ['rows', 4, 4, 1]"}}
+    assert set(tf.saved_model.load(str(path)).signatures) == {"encode"}
+
+
+def test_any_size_is_scored_as_its_distribution_does(model, tmp_path):
+    path = tfnvp.export_saved_model(
+        model, tmp_path, ["log_prob", "encode", "decode"], image_size="any"
+    )
+    served = tf.saved_model.load(str(path)).signatures
+    for size in ((4, 4), (6, 8)):
+        images = np.random.RandomState(1).randint(0, LEVELS, (3, *size, 1)).astype("uint8")
+        x = model.dequantization(tf.constant(images), training=False)
+        expected = model.distribution_for((*size, 1)).log_prob(x)
+        scored = served["log_prob"](images=tf.constant(images))
+        np.testing.assert_allclose(scored["log_prob"], expected, rtol=1e-5)
+        latents = served["encode"](images=tf.constant(images))["latents"]
+        np.testing.assert_array_equal(served["decode"](latents=latents)["images"], images)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="height and width that 2 divides"):
+        served["log_prob"](images=tf.zeros([1, 5, 4, 1], tf.uint8))
+
+
+def test_kernels_in_bfloat16_halve_the_weights_and_score_about_the_same(randomize, tmp_path):
+    sizes, scores = [], []
+    model = randomize(tfnvp.VectorRealNVP(8, num_couplings=2, hidden_units=(64, 64)))
+    x = np.random.RandomState(0).normal(size=(5, 8)).astype("float32")
+    for low in (False, True):
+        path = tfnvp.export_saved_model(
+            model, tmp_path / str(low), ["log_prob", "encode"], bfloat16_weights=low
+        )
+        sizes.append((path / "variables" / "variables.data-00000-of-00001").stat().st_size)
+        served = tf.saved_model.load(str(path)).signatures["log_prob"]
+        scores.append(served(vectors=tf.constant(x))["bits_per_dim"].numpy())
+    assert sizes[1] < 0.6 * sizes[0]
+    assert 0 < abs(scores[0] - scores[1]).max() < 0.1
+
+
+def test_without_the_extra_the_warm_up_is_skipped_and_said_so(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    with pytest.warns(UserWarning, match="extra `serving`"):
+        path = tfnvp.export_saved_model(model, tmp_path, ["encode"])
+    assert not (path / "assets.extra").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"signatures": ["score"]}, "unknown signature 'score'; known: log_prob"),
+        ({"signatures": []}, "got none"),
+        ({"image_size": (5, 4)}, "multiples of 2"),
+        ({"image_size": "all"}, "'any' or None"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(model, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        tfnvp.export_saved_model(model, tmp_path / "x", **options)
+    assert not (tmp_path / "x").exists()
+
+
 # Vectors.
 
 
@@ -138,9 +207,13 @@ def vector_model(randomize):
 
 
 @pytest.fixture(scope="module")
-def vector_signatures(vector_model, tmp_path_factory):
-    directory = tfnvp.export_saved_model(vector_model, tmp_path_factory.mktemp("export"))
-    return tf.saved_model.load(str(directory)).signatures
+def vector_directory(vector_model, tmp_path_factory):
+    return tfnvp.export_saved_model(vector_model, tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture(scope="module")
+def vector_signatures(vector_directory):
+    return tf.saved_model.load(str(vector_directory)).signatures
 
 
 def _vectors():
@@ -151,7 +224,7 @@ def _float32(x):
     return tf.constant(x, tf.float32)
 
 
-def test_vectors_go_in_and_out_in_float32_with_a_batch_dimension(vector_signatures):
+def test_vectors_go_in_and_out_in_float32_with_a_batch_dimension(vector_directory):
     expected = {
         "serving_default": ({"vectors": 2}, {"log_prob": 1, "bits_per_dim": 1}),
         "log_prob": ({"vectors": 2}, {"log_prob": 1, "bits_per_dim": 1}),
@@ -159,16 +232,20 @@ def test_vectors_go_in_and_out_in_float32_with_a_batch_dimension(vector_signatur
         "decode": ({"latents": 2}, {"vectors": 2}),
         "sample": ({"seed": 1, "temperature": 1}, {"vectors": 2}),
     }
-    assert set(vector_signatures) == set(expected)
+    saved = saved_model_pb2.SavedModel.FromString(
+        (vector_directory / "saved_model.pb").read_bytes()
+    )
+    signatures = dict(saved.meta_graphs[0].signature_def)
+    signatures.pop("__saved_model_init_op")
+    assert set(signatures) == set(expected)
     for name, (inputs, outputs) in expected.items():
-        signature = vector_signatures[name]
         for specs, ranks in (
-            (signature.structured_input_signature[1], inputs),
-            (signature.structured_outputs, outputs),
+            (signatures[name].inputs, inputs),
+            (signatures[name].outputs, outputs),
         ):
-            assert {key: spec.shape.rank for key, spec in specs.items()} == ranks
+            assert {key: len(spec.tensor_shape.dim) for key, spec in specs.items()} == ranks
             for key, spec in specs.items():
-                assert spec.shape.as_list() in ([None], [None, 3])
+                assert [dim.size for dim in spec.tensor_shape.dim] in ([-1], [-1, 3])
                 assert spec.dtype == (tf.int64 if key == "seed" else tf.float32)
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import runpy
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -293,13 +294,47 @@ def score(
 def export(
     model: Model,
     to: Annotated[Path, typer.Option(help="directory of the SavedModel's versions")],
+    signature: Annotated[
+        list[str] | None, typer.Option(help="one to write, and again for others; all unless named")
+    ] = None,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="HEIGHTxWIDTH|any", help="other than the model's own")
+    ] = None,
+    bfloat16_weights: Annotated[
+        bool, typer.Option("--bfloat16-weights", help="store kernels at half the size")
+    ] = False,
 ):
     """Writes a SavedModel for TF Serving, as the next version under a directory.
 
+    What card.json beside MODEL knows of it goes into the model card.
+
     Example: tfnvp export runs/mine/model.keras --to saved_models/mine
     """
-    with _one_line_errors():
-        print(export_saved_model(_need_keras(_load(model), "export"), to))
+    with _one_line_errors(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        flow = _need_keras(_load(model), "export")
+        if model in presets.trained():
+            card = presets.card(model)
+        else:
+            beside = Path(model).with_name("card.json")
+            card = json.loads(beside.read_text()) if beside.is_file() else None
+        exported = export_saved_model(
+            flow, to, signature or None, _size(image_size), bfloat16_weights, card
+        )
+        for warning in said:
+            if "warm-up" in str(warning.message):
+                print(f"tfnvp: {warning.message}", file=sys.stderr)
+        print(exported)
+
+
+def _size(text):
+    if text is None or text == "any":
+        return text
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise ValueError(f"--image-size must be HEIGHTxWIDTH or any, got {text}")
+    return int(height), int(width)
 
 
 @app.command("presets")

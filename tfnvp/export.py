@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfnvp.checks import check_choice
-from tfnvp.saved_model_graph import shorten_names
+from tfnvp.saved_model_graph import shorten_names, show_shapes
 from tfnvp.signatures import signatures_of
 
 _WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
@@ -83,6 +83,10 @@ def export_saved_model(
     try:
         _save(served, names, written)
         shorten_names(written)
+        shown = {name: served.inputs[name] for name in names}
+        if "log_prob" in shown:
+            shown["serving_default"] = shown["log_prob"]
+        show_shapes(written, shown)
         version = 1 + max((int(p.name) for p in directory.iterdir() if p.name.isdigit()), default=0)
         _write_card(model, served, names, bfloat16_weights, version, card, written)
         _write_warm_up(served, names, directory.name, written)

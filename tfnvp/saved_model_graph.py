@@ -1,4 +1,4 @@
-"""SavedModels made smaller: names within functions are most of a deep flow's graph."""
+"""SavedModels as they are served: with the shapes of inputs, without long names."""
 
 from pathlib import Path
 
@@ -31,6 +31,23 @@ def shorten_names(directory):
     path.write_bytes(saved.SerializeToString(deterministic=True))
     # Its checksum is of the file that was; loaders do without.
     (path.parent / "fingerprint.pb").unlink(missing_ok=True)
+
+
+def show_shapes(directory, inputs):
+    """Makes signatures tell the shapes that their inputs take; the graph itself knows none.
+
+    Args:
+        directory: of the SavedModel.
+        inputs: by signature, the `tf.TensorSpec`s of its inputs by name.
+    """
+    path = Path(directory) / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for graph in saved.meta_graphs:
+        for name, specs in inputs.items():
+            for key, spec in specs.items():
+                told = graph.signature_def[name].inputs[key].tensor_shape
+                told.CopyFrom(spec.shape.as_proto())
+    path.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def _shorten(function):

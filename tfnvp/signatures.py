@@ -38,6 +38,9 @@ def signatures_of(model, image_size=None, bfloat16_weights=False):
     )
 
 
+_END = -2  # of a shape
+
+
 class Signatures:
     """The functions that a model is served by: what images and vectors have in common.
 
@@ -97,7 +100,13 @@ class Signatures:
             return {key: value[:rows] for key, value in outputs.items()}
 
         signature.__name__ = name
-        return tf.function(signature, autograph=False).get_concrete_function(**self.inputs[name])
+        # Of no shape: checks of what is known beforehand TensorFlow takes away, and the server that
+        # hands an input over has checked nothing.
+        specs = {
+            key: tf.TensorSpec(None, spec.dtype, spec.name)
+            for key, spec in self.inputs[name].items()
+        }
+        return tf.function(signature, autograph=False).get_concrete_function(**specs)
 
     def example(self, name):
         """Inputs of one row that the signature answers to, by name, arrays."""
@@ -285,25 +294,29 @@ def _rows(name, shape, dtype):
 
 
 def _checked(x, spec):
-    """An input, of the rank and then of the shape that its spec has."""
-    sizes = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
-    takes = f"{spec.name} must be {spec.dtype.name} [rows{', ' if sizes else ''}{sizes}], got"
-    # Where the shape is known beforehand, TensorFlow takes the check away; the server that hands
-    # the input over has checked nothing.
-    x = tf.raw_ops.PlaceholderWithDefault(input=x, shape=None)
-    x = require(tf.equal(tf.rank(x), spec.shape.rank), f"{takes} rank", x, tf.rank(x))
+    """An input, of the rank and the sizes that its spec has."""
+    takes = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
+    takes = f"{spec.dtype.name} [rows{', ' if takes else ''}{takes}]"
     shape = tf.shape(x)
-    expected = [-1 if size is None else size for size in spec.shape]
-    fits = tf.equal(shape, expected) | tf.equal(expected, -1)
-    x = require(fits, f"{takes} shape", x, shape)
+    # TensorFlow believes the rank that it is told later to be that of what comes in, and takes a
+    # check of `tf.rank(x)` away. An end mark shows the rank among the sizes.
+    expected = np.array([-1 if size is None else size for size in spec.shape] + [_END])
+    sizes = tf.concat([shape, tf.fill([len(expected)], _END)], axis=0)[: len(expected)]
+    fits = tf.where(expected == -1, sizes >= 0, sizes == expected)
+    x = require(fits, f"{spec.name} must be {takes}, got shape", x, shape)
     return tf.ensure_shape(x, spec.shape)
 
 
 def _number_of_rows(inputs):
     (first, x), *others = inputs.items()
-    rows = tf.shape(x)[0]
+    rows = _rows_of(x)
     for name, other in others:
-        count = tf.shape(other)[0]
+        count = _rows_of(other)
         message = f"{name} must have as many rows as {first}, got"
         rows = require(tf.equal(count, rows), message, rows, count)
     return rows
+
+
+def _rows_of(x):
+    # Of a scalar too, for the same reason as in `_checked`.
+    return tf.concat([tf.shape(x), [1]], axis=0)[0]

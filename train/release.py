@@ -46,7 +46,7 @@ def release(
     (package / f"{preset}.json").write_text(json.dumps(card, indent=2) + "\n")
     version = saved_models / preset / "1"
     with tempfile.TemporaryDirectory(dir=saved_models) as written:
-        exported = tfnvp.export_saved_model(model, written)
+        exported = tfnvp.export_saved_model(model, written, card=card)
         shutil.rmtree(version, ignore_errors=True)
         version.parent.mkdir(exist_ok=True)
         exported.rename(version)

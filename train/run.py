@@ -123,13 +123,16 @@ def train(recipe, settings):
         rows = _history(settings.run_dir)
         history = {name: [row[name] for row in rows] for name in rows[0]}
         plotting.training_curves(history).savefig(settings.run_dir / "curves.png")
-        exported = settings.export_to and tfnvp.export_saved_model(model, settings.export_to)
+        figures |= {"seconds": time.time() - started, "images_seen": images_seen}
+        card = _card(figures, recipe, settings, model)
+        exported = settings.export_to and tfnvp.export_saved_model(
+            model, settings.export_to, card=card
+        )
     except BaseException:
         if fresh and not (settings.run_dir / "model.keras").exists():
             shutil.rmtree(settings.run_dir, ignore_errors=True)
         raise
-    figures |= {"seconds": time.time() - started, "images_seen": images_seen}
-    _write_card(figures, recipe, settings, model)
+    _write_json(settings.run_dir / "card.json", card)
     _print_table(figures, recipe.report(model), settings, exported)
     return figures
 
@@ -215,7 +218,7 @@ def _write_config(recipe, settings, model):
     _write_json(settings.run_dir / "config.json", _circumstances() | config)
 
 
-def _write_card(figures, recipe, settings, model):
+def _card(figures, recipe, settings, model):
     """What there is to know of the trained model, for those who get its weights."""
     card = {
         "recipe": settings.recipe_name,
@@ -233,7 +236,7 @@ def _write_card(figures, recipe, settings, model):
         "remat": settings.remat,
         "seconds": round(figures["seconds"]),
     }
-    _write_json(settings.run_dir / "card.json", _circumstances() | card)
+    return _circumstances() | card
 
 
 def _circumstances():

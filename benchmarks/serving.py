@@ -1,0 +1,169 @@
+"""Requests a second and latency of a SavedModel behind concurrent callers, and of the Keras model.
+
+    python -m benchmarks.serving [--preset P] [--saved-model DIR] [--callers 1 8 32] [--seconds S]
+
+A call is of one image. For log_prob and sample, each number of callers and each contender there is
+a JSON line: requests a second, and the 50th, 95th and 99th percentile of a call's milliseconds. The
+contenders are the loaded SavedModel, the same with requests batched as TF Serving batches them (up
+to 64, waiting 2 ms at most), and the Keras model's own methods. A last line compares log_prob at
+batch 64 of the SavedModel with `tf.function(model.log_prob)`, run by run in turns.
+"""
+
+import argparse
+import json
+import os
+import queue
+import statistics
+import threading
+import time
+from concurrent.futures import Future
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+MAX_BATCH, MAX_WAIT = 64, 0.002
+
+
+class Batched:
+    """Calls of one row each, run together.
+
+    Args:
+        run: a function of a dictionary of arrays of rows.
+    """
+
+    def __init__(self, run):
+        self._run, self._queue = run, queue.Queue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def __call__(self, inputs):
+        answer = Future()
+        self._queue.put((inputs, answer))
+        return answer.result()
+
+    def _work(self):
+        while True:
+            batch = [self._queue.get()]
+            end = time.monotonic() + MAX_WAIT
+            while len(batch) < MAX_BATCH and (left := end - time.monotonic()) > 0:
+                try:
+                    batch.append(self._queue.get(timeout=left))
+                except queue.Empty:
+                    break
+            try:
+                together = {
+                    key: np.concatenate([inputs[key] for inputs, _ in batch]) for key in batch[0][0]
+                }
+                rows = self._run(together)
+                for i, (_, answer) in enumerate(batch):
+                    answer.set_result(rows[i : i + 1])
+            except Exception as error:
+                for _, answer in batch:
+                    answer.set_exception(error)
+
+
+def measure(call, requests, callers, seconds):
+    """Lets callers ask one after the other for some seconds; requests a second and latencies."""
+    latencies = [[] for _ in range(callers)]
+    call(requests[0])
+    started = time.perf_counter()
+    end = started + seconds
+
+    def work(caller):
+        i = caller
+        while (before := time.perf_counter()) < end:
+            call(requests[i % len(requests)])
+            latencies[caller].append(time.perf_counter() - before)
+            i += callers
+
+    threads = [threading.Thread(target=work, args=(caller,)) for caller in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wall = time.perf_counter() - started
+    each = 1000 * np.concatenate(latencies)
+    p50, p95, p99 = np.percentile(each, [50, 95, 99])
+    return {
+        "requests_per_second": round(len(each) / wall, 1),
+        "p50_ms": round(p50, 2),
+        "p95_ms": round(p95, 2),
+        "p99_ms": round(p99, 2),
+    }
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--preset", default="digits", help="one that ships with weights")
+    parser.add_argument("--saved-model", help="other than saved_models/PRESET/1")
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--seconds", type=float, default=10, help="of each line")
+    args = parser.parse_args()
+
+    import tfnvp
+
+    import tensorflow as tf  # isort: skip
+
+    model = tfnvp.ImageRealNVP.from_preset(args.preset, load_weights=True)
+    path = args.saved_model or f"saved_models/{args.preset}/1"
+    loaded = tf.saved_model.load(path)
+    draws = np.random.default_rng(0)
+    images = draws.integers(0, model.levels, (256, *model.image_shape), dtype=np.uint8)
+    warm = np.ones(1, np.float32)
+
+    def served(signature, output):
+        function = loaded.signatures[signature]
+
+        def run(inputs):
+            tensors = {key: tf.constant(value) for key, value in inputs.items()}
+            return function(**tensors)[output].numpy()
+
+        return run
+
+    score, draw = served("log_prob", "log_prob"), served("sample", "images")
+    workloads = {
+        "log_prob": (
+            [{"images": images[i : i + 1]} for i in range(256)],
+            score,
+            lambda inputs: model.log_prob(inputs["images"]).numpy(),
+        ),
+        "sample": (
+            [{"seed": np.array([i]), "temperature": warm} for i in range(256)],
+            draw,
+            lambda inputs: model.sample(1, seed=int(inputs["seed"][0])).numpy(),
+        ),
+    }
+    for workload, (requests, run, keras_run) in workloads.items():
+        contenders = {"saved_model": run, "saved_model_batched": Batched(run), "keras": keras_run}
+        for callers in args.callers:
+            for contender, call in contenders.items():
+                record = {"benchmark": "serving", "preset": args.preset, "workload": workload}
+                record |= {"contender": contender, "callers": callers}
+                figures = measure(call, requests, callers, args.seconds)
+                print(json.dumps(record | figures), flush=True)
+
+    function, batch = tf.function(model.log_prob), images[:64]
+    runs = {
+        "saved_model": lambda: score({"images": batch}),
+        "tf_function": lambda: function(tf.constant(batch)).numpy(),
+    }
+    seconds = {name: [] for name in runs}
+    end = time.perf_counter() + 2 * args.seconds
+    while time.perf_counter() < end or len(seconds["saved_model"]) < 5:
+        for name, run in runs.items():
+            before = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - before)
+    # The first two warm up.
+    rates = {name: 64 / statistics.median(times[2:]) for name, times in seconds.items()}
+    record = {"benchmark": "serving", "preset": args.preset, "workload": "log_prob", "batch": 64}
+    record |= {f"{name}_images_per_second": round(rate, 1) for name, rate in rates.items()}
+    record["ratio"] = round(rates["saved_model"] / rates["tf_function"], 3)
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
