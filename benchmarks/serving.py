@@ -2,10 +2,11 @@
 
     python -m benchmarks.serving [--preset P] [--saved-model DIR] [--callers 1 8 32] [--seconds S]
 
-A call is of one image. For log_prob and sample, each number of callers and each contender there is
-a JSON line: requests a second, and the 50th, 95th and 99th percentile of a call's milliseconds. The
-contenders are the loaded SavedModel, the same with requests batched as TF Serving batches them (up
-to 64, waiting 2 ms at most), and the Keras model's own methods. A last line compares log_prob at
+The first line has the time to load the SavedModel. A call is of one image. For log_prob and sample,
+each number of callers and each contender there is a JSON line: requests a second, and the 50th,
+95th and 99th percentile of a call's milliseconds. The contenders are the loaded SavedModel, the
+same with requests batched as TF Serving batches them (up to 64, waiting 2 ms at most), and the
+Keras model's own methods. A last line compares log_prob at
 batch 64 of the SavedModel with `tf.function(model.log_prob)`, run by run in turns.
 """
 
@@ -109,7 +110,10 @@ def main():
 
     model = tfnvp.ImageRealNVP.from_preset(args.preset, load_weights=True)
     path = args.saved_model or f"saved_models/{args.preset}/1"
+    started = time.perf_counter()
     loaded = tf.saved_model.load(path)
+    seconds = round(time.perf_counter() - started, 2)
+    print(json.dumps({"benchmark": "serving", "preset": args.preset, "load_seconds": seconds}))
     draws = np.random.default_rng(0)
     images = draws.integers(0, model.levels, (256, *model.image_shape), dtype=np.uint8)
     warm = np.ones(1, np.float32)
