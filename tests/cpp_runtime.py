@@ -99,7 +99,7 @@ class Session:
                 tf.TF_StringInit(place)
                 tf.TF_StringCopy(place, item, ctypes.c_size_t(len(item)))
         elif size:
-            ctypes.memmove(data, np.ascontiguousarray(value).ctypes.data, size)
+            ctypes.memmove(data, value.tobytes(), size)
         return tensor
 
     def _array(self, tensor):

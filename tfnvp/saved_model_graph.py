@@ -59,8 +59,8 @@ def _shorten(function):
         names[argument.name] = f"v{i}" if captured else argument.name
         argument.name = names[argument.name]
     for i, node in enumerate(function.node_def):
-        last = node.name.rpartition("/")[2]
-        names[node.name] = f"n{i}/{last}" if node.op in _TELLING else f"n{i}"
+        end = "/".join(node.name.split("/")[-2:])
+        names[node.name] = f"n{i}/{end}" if node.op in _TELLING else f"n{i}"
     assert len(set(names.values())) == len(names), f"{function.signature.name}: names clash"
     for node in function.node_def:
         node.name = names[node.name]
