@@ -18,7 +18,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import tfnvp
 
-SECONDS = float(os.environ.get("TFNVP_SERVING_SECONDS", 8))
+SECONDS = float(os.environ.get("TFNVP_SERVING_SECONDS", 5))
 LEVELS, INVALID_ARGUMENT = 17, 3
 RUNNER = Path(__file__).with_name("cpp_runtime.py")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tfnvp.checks import plain_errors
 
@@ -35,9 +36,12 @@ class SavedModel:
         if not (self.path / "saved_model.pb").is_file():
             raise ValueError(f"no SavedModel in {path}: name the version's directory, as NAME/1")
         self._module = tf.saved_model.load(str(path))
-        images = self._signature("log_prob", "images").structured_input_signature[1]["images"]
-        self.image_shape = tuple(images.shape[1:])
-        if None in self.image_shape:
+        self._signature("log_prob", "images")
+        # Of the functions, which check for themselves, inputs have any shape.
+        saved = saved_model_pb2.SavedModel.FromString((self.path / "saved_model.pb").read_bytes())
+        images = saved.meta_graphs[0].signature_def["log_prob"].inputs["images"]
+        self.image_shape = tuple(size.size for size in images.tensor_shape.dim[1:])
+        if -1 in self.image_shape:
             raise ValueError(f"{path} takes images of any size: give the .keras file")
         # What a signature does not say, its two figures do: their difference is log2(levels).
         scores = self._run("log_prob", images=tf.zeros([1, *self.image_shape], tf.uint8))
