@@ -181,7 +181,7 @@ def test_the_real_images_take_two_steps(name, tmp_path):
 @pytest.mark.usefixtures("eagerly")
 def test_rematerialised_is_what_the_model_is(tmp_path):
     """tests/layers/test_pure_layer.py has it that training is the same."""
-    train.run.train(tiny("digits"), settings(tmp_path, remat=True, limit_steps=2))
+    train.run.train(tiny("digits"), settings(tmp_path, remat=True, limit_steps=1, batch_size=8))
     assert keras.models.load_model(tmp_path / "run" / "model.keras").remat is True
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["model"]["remat"] is True
