@@ -130,19 +130,23 @@ class Signatures:
         return tf.concat([x, filling], axis=0)
 
     def log_prob(self, label=None, **data):
+        """The signature `log_prob`: of data [B, ...], `log_prob` and `bits_per_dim` [B]."""
         return self._scores(self._checked_data(**data), label)
 
     def encode(self, label=None, **data):
+        """The signature `encode`: of data [B, ...], `latents` of the same shape."""
         x = self._checked_data(**data)
         with self._weights_as_stored():
             return {"latents": _float32(self._model.inverse_in_full_precision(x, label))}
 
     def decode(self, latents, label=None):
+        """The signature `decode`: of latents [B, ...], data of the same shape."""
         finite = tf.math.is_finite(latents)
         latents = require(finite, "latents must be finite, got NaN or infinity", latents)
         return {self.data: self._forward(latents, label)}
 
     def sample(self, seed, temperature, label=None):
+        """The signature `sample`: of seeds [B] and temperatures [B], data [B, ...]."""
         valid = tf.math.is_finite(temperature) & (temperature >= 0)
         message = "temperature must be finite and 0 or more, got down to"
         temperature = require(valid, message, temperature, tf.reduce_min(temperature))
