@@ -3,6 +3,7 @@
 import inspect
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +13,7 @@ import tfnvp
 from tfnvp.bijectors import (
     AffineCoupling,
     BatchNormalization,
+    ContextShift,
     FactorOut,
     FlowBijector,
     ImageLogit,
@@ -52,6 +54,11 @@ def _normalization(mask, dtype):
     return BatchNormalization(mask, RunningMoments(dtype=dtype))
 
 
+def _context_shift(shape, dtype):
+    layer = keras.layers.Dense(shape[-1], use_bias=False, dtype=dtype)
+    return ContextShift(layer, tf.constant([0.5, -1.0], dtype), event_ndims=len(shape))
+
+
 def _factored(dtype):
     inner = [_image_coupling(Checkerboard(1), 2, dtype), _normalization(Checkerboard(1), dtype)]
     return FactorOut(tfb.Chain([*inner, tfb.Shift(tf.constant(0.3, dtype))]))
@@ -79,6 +86,8 @@ CASES = {
     "normalization channels 0": (lambda d: _normalization(ChannelHalves(0), d), (2, 2, 3)),
     "normalization channels 1": (lambda d: _normalization(ChannelHalves(1), d), (2, 2, 3)),
     "normalization vector": (lambda d: _normalization(ChannelHalves(0, event_ndims=1), d), (5,)),
+    "context shift": (lambda d: _context_shift((3, 2, 2), d), (3, 2, 2)),
+    "context shift vector": (lambda d: _context_shift((5,), d), (5,)),
     "factor out": (_factored, (4, 2, 1)),
     "image logit": (lambda d: ImageLogit(), (2, 3, 1)),
     "standardization": (lambda d: Standardization(Standardizer(dtype=d)), (5,)),

@@ -2,6 +2,7 @@
 
 from tfnvp.bijectors.affine_coupling import AffineCoupling
 from tfnvp.bijectors.batch_normalization import BatchNormalization
+from tfnvp.bijectors.context_shift import ContextShift
 from tfnvp.bijectors.factor_out import FactorOut
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.bijectors.image_logit import ImageLogit
@@ -12,6 +13,7 @@ from tfnvp.bijectors.standardization import Standardization
 __all__ = [
     "AffineCoupling",
     "BatchNormalization",
+    "ContextShift",
     "FactorOut",
     "FlowBijector",
     "ImageLogit",
