@@ -159,13 +159,20 @@ class Signatures:
         z = tf.map_fn(latent, seed, fn_output_signature=tf.TensorSpec(shape, tf.float32))
         # In full precision, as decode: in bfloat16 a sample would depend on its batch.
         z *= tf.reshape(temperature, [-1] + [1] * len(shape))
-        return {self.data: self._forward(z, label)}
+        return {self.data: self._forward(z + _float32(self._base_mean(label)), label)}
 
     def _scores(self, x, label):
         with self._weights_as_stored():
             log_prob = self._log_prob(x, label)
         bits = self._bits(log_prob, x)
         return {"log_prob": _float32(log_prob), "bits_per_dim": _float32(bits)}
+
+    def _base_mean(self, label):
+        """What latents are distributed about, to be broadcast over their rows."""
+        if not self._model.conditional_base:
+            return tf.zeros([])
+        with self._weights_as_stored():
+            return self._model.distribution_for(labels=label).distribution.mean()
 
     def _forward(self, z, label):
         z = tf.cast(z, self._model.variable_dtype)
@@ -253,13 +260,18 @@ class _ImageSignatures(Signatures):
             return self._model.distribution_for(shape, label).log_prob(x)
         bijector = self._model.distribution_for(labels=label).bijector
         z = bijector.inverse(x)  # held while the log-det is looked up beside it
-        log_density = -0.5 * (z**2 + math.log(2 * math.pi))
+        log_density = -0.5 * ((z - self._base_mean(label)) ** 2 + math.log(2 * math.pi))
         log_det = bijector.inverse_log_det_jacobian(x, event_ndims=3)
         return tf.reduce_sum(log_density, axis=[1, 2, 3]) + log_det
 
     def _bits(self, log_prob, x):
         size = tf.cast(tf.reduce_prod(tf.shape(x)[1:]), log_prob.dtype)
         return metrics.bits_per_dim(log_prob, size, self._model.levels)
+
+    def _base_mean(self, label):
+        mean = super()._base_mean(label)
+        # The same for all pixels, of which there may be any number.
+        return mean[..., :1, :1, :] if mean.shape.rank else mean
 
     def _sample_shape(self):
         own = self._model.image_shape

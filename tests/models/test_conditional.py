@@ -33,6 +33,15 @@ def case(request, tiny_model, randomize):
     return model, _data(shape, "float64")
 
 
+@pytest.fixture(scope="module", params=["image", "vector"])
+def shifted(request, tiny_model, randomize):
+    """A model with a conditional base, in float64, and four rows of data."""
+    options = {"num_classes": CLASSES, "label_dropout": 0.3, "conditional_base": True}
+    if request.param == "image":
+        return tiny_model((2, 2, 2), **options, dtype="float64"), _data((2, 2, 2), "float64")
+    return randomize(_vectors(**options, dtype="float64")), _data((3,), "float64")
+
+
 @pytest.fixture(scope="module")
 def vectors(randomize):
     model = randomize(_vectors())
@@ -167,6 +176,100 @@ def test_saved_whole_it_scores_the_same_to_the_bit(case, tmp_path):
     np.testing.assert_array_equal(again.classify(x), model.classify(x))
 
 
+# The mean of the base distribution.
+
+
+def _mean(model, y):
+    """Of the latents of classes y, by hand: [..., C], with which events broadcast."""
+    means = model.base_mean.kernel.numpy()[y]  # -1, no label, has the last row
+    return means if means.shape[-1] == 3 else means[..., None, None, :]
+
+
+def test_the_density_is_about_the_labels_mean(shifted):
+    """By hand, of batches, single labels and none; and of the posterior."""
+    model, x = shifted
+
+    def by_hand(x, y):
+        flow = model.distribution_for(labels=y).bijector
+        z = flow.inverse(x) - _mean(model, y)
+        normal = np.reshape(-0.5 * z**2 - 0.5 * np.log(2 * np.pi), (len(x), -1)).sum(axis=1)
+        return normal + flow.inverse_log_det_jacobian(tf.identity(x), x.ndim - 1)
+
+    expected = by_hand(x, Y)
+    np.testing.assert_allclose(model.log_prob(x, labels=Y), expected, rtol=1e-9)
+    np.testing.assert_allclose(model.distribution_for(labels=Y).log_prob(x), expected, rtol=1e-9)
+    np.testing.assert_allclose(model.log_prob(x), by_hand(x, np.int64(-1)), rtol=1e-9)
+    each = np.stack([by_hand(x, np.int64(y)) for y in range(CLASSES)], axis=1)
+    posterior = np.exp(each) / np.exp(each).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.classify(x), posterior, rtol=1e-6)
+    # The mean matters.
+    assert np.abs(_mean(model, 0) - _mean(model, 1)).max() > 0.1
+
+
+def test_samples_are_about_the_labels_mean(shifted):
+    """Temperature scales the distance from it; at 0 it is decoded itself."""
+    model, x = shifted
+    mean = np.broadcast_to(_mean(model, Y), x.shape)
+    np.testing.assert_allclose(model.distribution_for(labels=Y).distribution.mean(), mean)
+    clip = (lambda x: np.clip(x, 0, 1)) if x.ndim == 4 else (lambda x: x)
+    cold = model.sample(4, labels=Y, temperature=0.0)
+    np.testing.assert_allclose(cold, clip(model.decode(mean, labels=Y)), rtol=1e-9)
+    unlabelled = np.broadcast_to(_mean(model, -1), x.shape)
+    cold = model.sample(4, temperature=0.0)
+    np.testing.assert_allclose(cold, clip(model.decode(unlabelled)), rtol=1e-9)
+    of_one = model.distribution_for(labels=1)
+    distances = of_one.bijector.inverse(of_one.sample(500, seed=(0, 1))) - _mean(model, 1)
+    assert np.abs(np.mean(distances)) < 0.1 and abs(np.std(distances) - 1) < 0.1
+    drawn = [model.sample(4, labels=Y, temperature=t, seed=1) for t in (0.5, 1.0)]
+    if x.ndim == 2:  # images are clipped
+        half, whole = (model.encode(x, labels=Y) - mean for x in drawn)
+        np.testing.assert_allclose(half, 0.5 * whole, rtol=1e-6)
+    else:
+        larger = model.distribution_for(image_shape=(4, 6, 2), labels=Y)
+        expected = np.broadcast_to(_mean(model, Y), (4, 4, 6, 2))
+        np.testing.assert_allclose(larger.distribution.mean(), expected)
+        assert model.sample(4, labels=Y, image_shape=(4, 6, 2)).shape == (4, 4, 6, 2)
+
+
+def test_a_conditional_base_starts_as_none_and_is_the_models_own(shifted, identities, tmp_path):
+    model, x = shifted
+    fresh = type(model).from_config(model.get_config())
+    np.testing.assert_array_equal(fresh.base_mean.kernel, 0)
+    assert fresh.base_mean.kernel.shape == (CLASSES + 1, x.shape[-1])
+    trainable = sorted(identities(model.trainable_variables))
+    for labels in (Y, None):
+        distribution = model.distribution_for(labels=labels)
+        assert sorted(identities(distribution.trainable_variables)) == trainable
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(again.base_mean.kernel, model.base_mean.kernel)
+    np.testing.assert_array_equal(again.log_prob(x, labels=Y), model.log_prob(x, labels=Y))
+
+
+def test_each_density_about_its_mean_integrates_to_one(randomize):
+    model = randomize(tfnvp.VectorRealNVP(2, 2, (8,), num_classes=2, conditional_base=True))
+    axis = np.linspace(-12, 12, 401, dtype="float32")
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    for label in range(2):
+        total = np.exp(model.log_prob(grid, labels=label)).sum() * (axis[1] - axis[0]) ** 2
+        assert abs(total - 1) < 1e-2
+
+
+def test_fit_learns_the_means():
+    """Where couplings may not, and without label dropout."""
+    keras.utils.set_random_seed(0)
+    model = tfnvp.VectorRealNVP(2, 2, (4,), num_classes=2, conditional_base=True)
+    model.compile(optimizer=tfnvp.optimizers.Adam(0.05))
+    for layer in model._flow_layers:
+        layer.trainable = False
+    random = np.random.default_rng(0)
+    y = random.integers(0, 2, 1000)
+    x = random.normal(size=(1000, 2)) + np.where(y[:, None], [3.0, 0.0], [0.0, -2.0])
+    data = tf.data.Dataset.from_tensor_slices((x.astype("float32"), y)).batch(100)
+    model.fit(data, epochs=20, verbose=0)
+    np.testing.assert_allclose(model.base_mean.kernel, [[0, -2], [3, 0]], atol=0.15)
+
+
 def test_float_vectors_as_labels(randomize, refuses):
     model = randomize(_vectors(num_classes=None, context_size=2, label_dropout=0.0))
     x, y = _data((3,)), np.random.default_rng(1).normal(size=(4, 2)).astype("float32")
@@ -225,6 +328,10 @@ def test_bad_labels_are_refused(vectors, refuses):
         ({"context_size": 2}, "exclude each other.*num_classes=3 and context_size=2"),
         ({"label_dropout": 1.0}, r"label_dropout must be in \[0, 1\), got label_dropout=1\.0"),
         ({"num_classes": None}, "label_dropout needs num_classes or context_size"),
+        (
+            {"num_classes": None, "label_dropout": 0, "conditional_base": True},
+            "conditional_base needs num_classes or context_size, got conditional_base=True",
+        ),
     ],
 )
 def test_bad_arguments_are_named(refuses, arguments, match):

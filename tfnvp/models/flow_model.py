@@ -1,20 +1,17 @@
 """Any transformed distribution as a Keras model."""
 
 import keras
-import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from tfnvp import metrics
-from tfnvp.bijectors.affine_coupling import with_context
 from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
-from tfnvp.checks import check_positive_int, plain_errors
-from tfnvp.layers import LabelEncoding
+from tfnvp.checks import plain_errors
+from tfnvp.models.conditional import Conditional
 from tfnvp.models.full_precision import full_precision
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class FlowModel(keras.Model):
+class FlowModel(Conditional, keras.Model):
     """A Keras model that fits a TFP distribution by maximum likelihood.
 
     The trainable variables are those of the Keras layers that the distribution's bijectors hold,
@@ -52,6 +49,9 @@ class FlowModel(keras.Model):
         context_size: size of the float vectors that are the labels instead; None for none.
         label_dropout: probability with which training leaves out a label, so that p(x) is learned
             too; 0 for never.
+        conditional_base: whether the mean of the base distribution, too, depends on the label: for
+            each index of the latents' last axis (channels, or dimensions of a vector) a linear
+            function of the context is added to it, zero before training.
         **kwargs: further arguments of `keras.Model`.
 
     Call arguments:
@@ -79,30 +79,17 @@ class FlowModel(keras.Model):
     levels = 1
 
     def __init__(
-        self, distribution=None, num_classes=None, context_size=None, label_dropout=0.0, **kwargs
+        self,
+        distribution=None,
+        num_classes=None,
+        context_size=None,
+        label_dropout=0.0,
+        conditional_base=False,
+        **kwargs,
     ):
-        check_positive_int("num_classes", num_classes, optional=True)
-        check_positive_int("context_size", context_size, optional=True)
-        if num_classes and context_size:
-            raise ValueError(
-                "num_classes and context_size exclude each other: labels are classes or vectors, "
-                f"got num_classes={num_classes} and context_size={context_size}"
-            )
-        if label_dropout and not (num_classes or context_size):
-            raise ValueError(
-                "label_dropout needs num_classes or context_size, got "
-                f"label_dropout={label_dropout!r}"
-            )
         # Data is never cast to the compute dtype of mixed precision: only conditioners are.
         super().__init__(autocast=False, **kwargs)
-        self.num_classes = num_classes
-        self.context_size = context_size
-        self.label_dropout = label_dropout
-        self.label_encoding = None
-        if num_classes or context_size:
-            self.label_encoding = LabelEncoding(
-                num_classes, context_size, label_dropout, dtype=self.variable_dtype
-            )
+        self._condition_on(num_classes, context_size, label_dropout, conditional_base)
         self._distribution = None
         self._functions = {}
         self._loss = keras.metrics.Mean(name="loss")
@@ -125,53 +112,6 @@ class FlowModel(keras.Model):
     def distribution(self):
         """The `tfd.TransformedDistribution` that the model fits; p(x) of a conditional model."""
         return self.distribution_for()
-
-    def distribution_for(self, labels=None):
-        """The same weights as the distribution of each label.
-
-        Args:
-            labels: integers [...] below num_classes, or floats [..., context_size]; None for p(x).
-
-        Returns:
-            A `tfd.TransformedDistribution` of batch shape [...].
-
-        Raises:
-            ValueError: for labels out of range, of a wrong dtype or shape, that an unconditional
-                model has no use for, or that are missing where there is no label_dropout.
-        """
-        return self._conditioned(self._unconditioned, labels)
-
-    def _conditioned(self, distribution, labels, training=False):
-        """The distribution with a context for its couplings, where the model is conditional."""
-        self._check_conditions(labels)
-        if self.label_encoding is None:
-            return distribution
-        if labels is None:
-            context = self.label_encoding.no_label()
-        else:
-            labels = self.label_encoding.checked(labels)
-            context = self.label_encoding(labels, training=training)
-        base = tfp.distributions.BatchBroadcast(distribution.distribution, tf.shape(context)[:-1])
-        bijector = with_context(distribution.bijector, context)
-        return tfp.distributions.TransformedDistribution(base, bijector)
-
-    def _check_conditions(self, labels):
-        """Refuses labels that the model has no use for, and none where it needs them."""
-        if self.label_encoding is None and labels is not None:
-            raise ValueError(
-                "labels must be None, for the model is not conditional: make it with num_classes "
-                "or context_size"
-            )
-        if self.label_encoding is not None and labels is None and not self.label_dropout:
-            raise ValueError(
-                "labels must be given, for the model has no label_dropout to learn p(x): pass "
-                "labels, or make the model with label_dropout"
-            )
-
-    @property
-    def _context_shape(self):
-        """Of a batch of contexts, for conditioners to be built with; None if unconditional."""
-        return None if self.label_encoding is None else (None, self.label_encoding.size)
 
     @property
     def _unconditioned(self):
@@ -200,6 +140,7 @@ class FlowModel(keras.Model):
                 "distribution must have a fully defined event shape, got event_shape="
                 f"{distribution.event_shape}"
             )
+        self._build_base_mean(distribution.distribution)
         layers = keras_layers(distribution)
         if not layers:
             raise ValueError(
@@ -220,12 +161,6 @@ class FlowModel(keras.Model):
             )
         self._flow_layers = layers
         self._distribution = distribution
-
-    def _label_spec(self, rows):
-        """Shape and dtype of the labels of so many rows."""
-        if self.num_classes:
-            return [rows], tf.int64
-        return [rows, self.context_size], self.variable_dtype
 
     def build(self, input_shape=None):
         _ = self._unconditioned
@@ -250,9 +185,7 @@ class FlowModel(keras.Model):
             "name": self.name,
             "trainable": self.trainable,
             "dtype": self.dtype_policy.name,
-            "num_classes": self.num_classes,
-            "context_size": self.context_size,
-            "label_dropout": self.label_dropout,
+            **self._condition_config(),
         }
 
     def call(self, x, labels=None, training=None):
@@ -270,21 +203,6 @@ class FlowModel(keras.Model):
                 f"x must have the shape [batch, {', '.join(map(str, event_shape))}], got {x.shape}"
             )
         return tf.ensure_shape(x, [None, *event_shape])
-
-    def _check_labels(self, labels, rows):
-        """Labels as a tensor of one for each row; a single one is for all of them."""
-        self._check_conditions(labels)
-        if labels is None:
-            return None
-        labels = self.label_encoding.of_known_kind(labels)
-        shape, _ = self._label_spec(rows)
-        if labels.shape.rank == len(shape) - 1:
-            labels = tf.broadcast_to(labels, shape)
-        if not labels.shape.is_compatible_with(shape):
-            raise ValueError(
-                f"labels must have the shape {shape}, one for each row, got {labels.shape}"
-            )
-        return labels
 
     def _continuous(self, x, training):
         """The data that the distribution is over, from the data that users have."""
@@ -416,37 +334,6 @@ class FlowModel(keras.Model):
         """-log2 p(x) / D, plus log2(levels) where the data was discrete; as `log_prob`."""
         return self.bits(self.log_prob(x, labels))
 
-    def classify(self, x, prior=None):
-        """The posterior p(y | x) of each class, by Bayes' rule, in one pass of x with all classes.
-
-        Args:
-            x: [B, *event_shape].
-            prior: p(y), [num_classes], up to a common factor; None for equal classes.
-
-        Returns:
-            [B, num_classes], of sum one.
-
-        Raises:
-            ValueError: for a model without num_classes, a prior that is none, or data of a wrong
-                shape, dtype or range.
-        """
-        if not self.num_classes:
-            raise ValueError("classify needs a model with num_classes")
-        prior = np.ones(self.num_classes) if prior is None else np.asarray(prior)
-        if prior.shape != (self.num_classes,) or not (np.all(prior >= 0) and np.any(prior > 0)):
-            raise ValueError(
-                f"prior must be {self.num_classes} numbers of 0 or more, not all 0, got "
-                f"prior={prior.tolist()}"
-            )
-
-        def posterior(x, prior):
-            x = tf.expand_dims(self._continuous(x, training=False), 1)
-            log_prob = self.distribution_for(labels=tf.range(self.num_classes)).log_prob(x)
-            return tf.nn.softmax(log_prob + tf.math.log(prior))
-
-        prior = tf.constant(prior, self._unconditioned.dtype)
-        return self._run_rows("classify", posterior, self._check(x), prior)
-
     def sample(self, n, labels=None, temperature=1.0, seed=None):
         """Draws samples.
 
@@ -520,10 +407,11 @@ class FlowModel(keras.Model):
         base = distribution.distribution
 
         def draw(n, labels, temperature, seed):
-            z = base.sample(n, seed=seed)
-            mean = base.mean()
-            bijector = self._conditioned(distribution, labels).bijector
-            return bijector.forward(mean + temperature * (z - mean))
+            noise = base.sample(n, seed=seed) - base.mean()
+            conditioned = self._conditioned(distribution, labels)
+            z = conditioned.distribution.mean() + temperature * noise
+            # TFP loses sight of the rank where it broadcasts to an unknown number of labels.
+            return conditioned.bijector.forward(tf.ensure_shape(z, [None, *base.event_shape]))
 
         # At least one, for the same reason as in `_run_rows`.
         samples = self._run(
@@ -545,11 +433,13 @@ class FlowModel(keras.Model):
         return self._run(name, function, x, *args)
 
     def _run(self, name, function, *args):
-        """Runs the function compiled, traced once for each name, rank and dtype."""
-        if name not in self._functions:
-            self._functions[name] = tf.function(function, reduce_retracing=True)
+        """Runs the function compiled, traced once for each name and kind of arguments."""
+        specs = tuple(None if arg is None else _any_rows(arg) for arg in args)
         with plain_errors():
-            return self._functions[name](*args)
+            if (name, specs) not in self._functions:
+                traced = tf.function(function).get_concrete_function(*specs)
+                self._functions[name, specs] = traced
+            return self._functions[name, specs](*args)
 
 
 def stateless_seed(seed):
@@ -565,3 +455,8 @@ def _at_least_one(rows):
     if rows is None or rows.shape.rank == 0 or rows.shape[0] != 0:
         return rows
     return tf.zeros([1, *rows.shape[1:]], rows.dtype)
+
+
+def _any_rows(x):
+    """What a function is traced for: any number of rows, lest another one traces it anew."""
+    return tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else [], x.dtype)

@@ -51,7 +51,7 @@ class ImageRealNVP(FlowModel):
         remat: whether training computes each conditioner again for its gradient instead of keeping
             what is inside it: less memory, more time; nothing else changes.
         **kwargs: further arguments of `FlowModel`: `num_classes`, `context_size`, `label_dropout`,
-            and those of `keras.Model`, such as `dtype`.
+            `conditional_base`, and those of `keras.Model`, such as `dtype`.
 
     Raises:
         ValueError: for sizes that do not fit, naming the argument.

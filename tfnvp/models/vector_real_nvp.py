@@ -31,7 +31,7 @@ class VectorRealNVP(FlowModel):
         num_couplings: couplings; each changes half of the dimensions.
         hidden_units: sizes of the hidden layers of each conditioner.
         **kwargs: further arguments of `FlowModel`: `num_classes`, `context_size`, `label_dropout`,
-            and those of `keras.Model`, such as `dtype`.
+            `conditional_base`, and those of `keras.Model`, such as `dtype`.
 
     Raises:
         ValueError: for sizes that do not fit, naming the argument.
