@@ -1,5 +1,6 @@
 """The command `tfnvp`, as a user types it."""
 
+import functools
 import json
 import os
 import subprocess
@@ -12,7 +13,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tfnvp
+from tfnvp import cli
 from tfnvp.cli import app
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch):
+    """A model that one command has loaded and traced is there for the next."""
+    monkeypatch.setattr(cli, "_load", _load)
+
+
+_load = functools.cache(cli._load)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +41,11 @@ def saved(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(model, tmp_path_factory):
-    return tfnvp.export_saved_model(model, tmp_path_factory.mktemp("served"))
+def served(saved, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("served")
+    result = run("export", saved, "--to", directory)
+    assert (result.exit_code, result.output) == (0, f"{directory / '1'}\n")
+    return directory / "1"
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +64,17 @@ def run(*args):
 
 
 def test_evaluate_prints_the_mean_and_its_standard_error(model, saved):
+    """And, where samples are asked for, the tighter bound."""
     images = np.concatenate(list(tfnvp.data.load("digits", "validation", 200)))
-    bits = model.bits_per_dim(images).numpy()
-    result = run("evaluate", saved, "--dataset", "digits", "--split", "validation")
-    error = bits.std(ddof=1) / np.sqrt(200)
-    expected = f"digits validation: {bits.mean():.4f} +- {error:.4f} bits/dim, 200 images\n"
+    args = ["evaluate", saved, "--dataset", "digits", "--split", "validation", "--samples", 3]
+    result = run(*args)
+    expected = ""
+    for samples, how in ((1, ""), (3, ", importance-weighted, 3 samples")):
+        bits = model.bits_per_dim(images, samples=samples).numpy()
+        error = bits.std(ddof=1) / np.sqrt(200)
+        expected += f"digits validation: {bits.mean():.4f} +- {error:.4f} bits/dim, 200 images"
+        expected += f"{how}\n"
     assert (result.exit_code, result.output) == (0, expected)
-
-
-def test_evaluate_with_samples_adds_the_tighter_bound(model, saved):
-    images = np.concatenate(list(tfnvp.data.load("digits", "validation", 200)))
-    bits = model.bits_per_dim(images, samples=3).numpy()
-    args = ["evaluate", saved, "--dataset", "digits", "--split", "validation"]
-    first, second = run(*args, "--samples", 3).output.splitlines()
-    assert first + "\n" == run(*args).output
-    error = bits.std(ddof=1) / np.sqrt(200)
-    expected = f"digits validation: {bits.mean():.4f} +- {error:.4f} bits/dim, 200 images, "
-    assert second == expected + "importance-weighted, 3 samples"
 
 
 def test_sample_writes_the_models_samples(model, saved, tmp_path):
@@ -162,47 +170,173 @@ def test_a_saved_model_evaluates_and_samples(saved, served, tmp_path):
     assert len(np.unique(five.reshape(5, -1), axis=0)) == 5
 
 
-@pytest.fixture(scope="module")
-def vectors(randomize, tmp_path_factory):
+@pytest.fixture(scope="module", params=["saved", "served"])
+def vectors(request, randomize, tmp_path_factory):
+    """A model of vectors, and what it is loaded from."""
     flow = randomize(tfnvp.VectorRealNVP(2, num_couplings=2, hidden_units=(4,)), seed=1)
-    path = tmp_path_factory.mktemp("vectors") / "model.keras"
-    flow.save(path)
-    return flow, path
+    directory = tmp_path_factory.mktemp("vectors")
+    if request.param == "served":
+        return flow, tfnvp.export_saved_model(flow, directory)
+    flow.save(directory / "model.keras")
+    return flow, directory / "model.keras"
 
 
-def test_models_of_vectors(vectors, tmp_path):
+def test_vectors_are_scored(vectors, tmp_path):
+    flow, path = vectors
+    x = np.random.default_rng(0).normal(size=(5, 2)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", x)
+    for name in ("x.npy", "x.npz"):
+        lines = run("score", path, tmp_path / name, "--json").output.splitlines()
+        log_prob = [json.loads(line)["log_prob"] for line in lines]
+        np.testing.assert_allclose(log_prob, flow.log_prob(x), rtol=1e-5)
+    figures = json.loads(run("evaluate", path, tmp_path / "x.npz", "--json").output)
+    assert figures["log_prob"] == pytest.approx(np.mean(log_prob), rel=1e-5)
+    assert figures["vectors"] == 5
+    points = next(iter(tfnvp.data.load("moons", "test", 10_000)))
+    nats = flow.log_prob(points).numpy()
+    bits = -nats / (2 * np.log(2))
+    errors = [values.std(ddof=1) / 100 for values in (nats, bits)]
+    expected = f"{nats.mean():.4f} +- {errors[0]:.4f} nats, "
+    expected += f"{bits.mean():.4f} +- {errors[1]:.4f} bits/dim, 10000 vectors\n"
+    result = run("evaluate", path, "--dataset", "moons", "--batch-size", 3000)
+    assert (result.exit_code, result.output) == (0, f"moons test: {expected}")
+    assert json.loads(run("info", path, "--json").output)["event_size"] == 2
+
+
+def test_vectors_are_drawn_interpolated_and_reconstructed(vectors, tmp_path):
     flow, path = vectors
     to = tmp_path / "s.npy"
-    assert run("sample", path, "-n", 3, "--seed", 2, "--to", to).exit_code == 0
-    np.testing.assert_allclose(np.load(to), flow.sample(3, seed=2), atol=1e-6)
-    scored = [json.loads(line) for line in run("score", path, to, "--json").output.splitlines()]
-    log_prob = [record["log_prob"] for record in scored]
-    np.testing.assert_allclose(log_prob, flow.log_prob(np.load(to)), rtol=1e-5)
+    assert run("sample", path, "-n", 4, "--temperature", 0, "--to", to).exit_code == 0
+    cold = np.tile(flow.decode(np.zeros((1, 2))), (4, 1))
+    np.testing.assert_allclose(np.load(to), cold, atol=1e-5)
+    assert run("sample", path, "-n", 4, "--seed", 2, "--to", to).exit_code == 0
+    x = np.load(to)
+    if path.suffix == ".keras":
+        np.testing.assert_allclose(x, flow.sample(4, seed=2), atol=1e-6)
+    corners = [tmp_path / f"{i}.npy" for i in range(4)]
+    for corner, row in zip(corners, x, strict=True):
+        np.save(corner, row)
+    grid = tmp_path / "grid.npz"
+    args = ["--images", *corners, "--steps", 3]
+    assert run("interpolate", path, "--to", grid, *args).exit_code == 0
+    z = tfnvp.latent.interpolate(*flow.encode(x), steps=3)
+    expected = flow.decode(np.reshape(z, (9, 2)))
+    np.testing.assert_allclose(np.load(grid)["array"], expected, atol=1e-4)
+    result = run("reconstruct", path, "--to", tmp_path / "rows.npy", to)
+    rows = np.load(tmp_path / "rows.npy").reshape(4, 2, 2)
+    np.testing.assert_array_equal(rows[:, 0], x)
+    np.testing.assert_allclose(rows[:, 1], x, atol=1e-4)
+    error = float(result.output.splitlines()[0].removeprefix("largest error: "))
+    assert error == pytest.approx(np.abs(rows[:, 1] - x).max(), rel=0.1, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["extrapolate", "{m}", "--to", "x.npy"],
+            "extrapolate is of images, this is a model of vec",
+        ),
+        (["sample", "{m}", "--to", "x.png"], "must be a .npy or .npz file for vectors, got x.png"),
+        (["interpolate", "{m}", "--to", "x.png"], "must be a .npy or .npz file for vectors"),
+        (["reconstruct", "{m}", "--to", "x.png", "{x}"], "must be a .npy or .npz file for vectors"),
+        (["reconstruct", "{m}", "--to", "x.npy", "{x}", "--resample"], "--resample is of images"),
+        (["interpolate", "{m}", "--to", "x.npy", "--images", *["{wrong}"] * 4], "vectors [N, 2]"),
+        (["interpolate", "{m}", "--to", "x.npy", "--images", *["{x}"] * 4], "one vector each"),
+        (["score", "{m}", "{wrong}"], "must hold vectors [N, 2], got (2, 3)"),
+        (["score", "{m}", "a.png"], "read from .npy and .npz files, got a.png"),
+        (["evaluate", "{m}", "--dataset", "digits"], "digits is of images, this is a model of vec"),
+        (["evaluate", "{m}", "{x}", "--samples", "2"], "evaluate --samples is of images"),
+        (["score", "{m}", "{x}", "--labels", "1"], "labels must be None"),
+    ],
+)
+def test_what_is_not_for_vectors_is_one_line_and_status_2(vectors, tmp_path, args, message):
+    _, path = vectors
+    np.save(tmp_path / "x.npy", np.zeros((2, 2)))
     np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
-    refused = run("score", path, tmp_path / "wrong.npy")
-    assert refused.exit_code == 2 and "must hold vectors [N, 2], got (2, 3)" in refused.output
-    assert json.loads(run("info", path, "--json").output)["event_size"] == 2
-    for command in ("interpolate", "extrapolate", "reconstruct"):
-        refused = run(command, path, "--to", to)
-        assert refused.exit_code == 2 and f"{command} is of images" in refused.output
+    names = {"m": path, "x": tmp_path / "x.npy", "wrong": tmp_path / "wrong.npy"}
+    result = run(*(arg.format(**names) for arg in args))
+    assert result.exit_code == 2 and message in result.output
+    assert len(result.output.splitlines()) == 1
 
 
-def test_a_conditional_model_samples_its_classes_and_scores_given_labels(randomize, tmp_path):
+@pytest.fixture(scope="module")
+def conditional(randomize, tmp_path_factory):
+    """A model of images with classes, a .keras file of it, and a SavedModel."""
     sizes = {"filters": 4, "residual_blocks": 1, "levels": 17}
-    flow = tfnvp.ImageRealNVP((8, 8, 1), 1, **sizes, num_classes=10, label_dropout=0.1)
-    randomize(flow, seed=0).save(tmp_path / "model.keras")
-    args = ["sample", tmp_path / "model.keras", "-n", 4, "--to", tmp_path / "s.npy", "--labels"]
-    assert run(*args, "3,7").exit_code == 0
-    expected = flow.sample(4, labels=np.array([3, 7, 3, 7]), seed=0)
-    np.testing.assert_allclose(np.load(tmp_path / "s.npy"), expected, atol=1e-5)
-    for wrong, message in (("10", "labels must be "), ("three", "--labels must be integers")):
-        refused = run(*args, wrong)
+    options = {"num_classes": 10, "label_dropout": 0.1, "conditional_base": True}
+    flow = randomize(tfnvp.ImageRealNVP((8, 8, 1), 1, **sizes, **options), seed=0)
+    directory = tmp_path_factory.mktemp("conditional")
+    flow.save(directory / "model.keras")
+    served = tfnvp.export_saved_model(flow, directory)
+    return flow, {"saved": directory / "model.keras", "served": served}
+
+
+@pytest.mark.parametrize("kind", ["saved", "served"])
+def test_commands_take_labels(kind, conditional, pictures, tmp_path):
+    flow, sources = conditional
+    source, (paths, levels) = sources[kind], pictures
+    to, y = tmp_path / "x.npy", np.array([3, 7, 3, 7])
+    one_level = 1.01 / 17 if kind == "served" else 1e-4
+
+    assert run("sample", source, "-n", 4, "--to", to, "--labels", "3,7").exit_code == 0
+    if kind == "saved":
+        expected = flow.sample(4, labels=y, seed=0)
+    else:  # which has a seed for each row
+        cold = ["--labels", "3,7", "--temperature", 0]
+        assert run("sample", source, "-n", 4, "--to", to, *cold).exit_code == 0
+        expected = flow.sample(4, labels=y, temperature=0.0)
+    np.testing.assert_allclose(np.load(to), expected, atol=one_level)
+    for wrong, message in (("10", "labels must be 0..9"), ("three", "--labels must be integers")):
+        refused = run("sample", source, "-n", 4, "--to", to, "--labels", wrong)
         assert refused.exit_code == 2 and message in refused.output
+        assert len(refused.output.splitlines()) == 1
+
+    for labels, given in ((None, []), (y, ["--labels", "3,7"])):
+        lines = run("score", source, *paths, "--json", *given).output.splitlines()
+        bits = [json.loads(line)["bits_per_dim"] for line in lines]
+        np.testing.assert_allclose(bits, flow.bits_per_dim(levels, labels), rtol=1e-4)
+        figures = json.loads(run("evaluate", source, *paths, "--json", *given).output)
+        assert figures["bits_per_dim"] == pytest.approx(np.mean(bits), rel=1e-5)
+
+    for labels, given in ((None, []), (3, ["--labels", "3"])):
+        args = ["--to", to, "--images", *paths, "--steps", 3, *given]
+        assert run("interpolate", source, *args).exit_code == 0
+        z = tfnvp.latent.interpolate(*flow.encode(levels, labels), steps=3)
+        middle = np.clip(flow.decode(np.reshape(z, (9, 8, 8, 1)), labels)[4], 0, 1)
+        np.testing.assert_allclose(np.load(to)[4], middle, atol=one_level)
+    refused = run("interpolate", source, "--to", to, "--labels", "3,7")
+    assert refused.exit_code == 2 and "one class for all, got 3,7" in refused.output
+
+    result = run("reconstruct", source, "--to", to, *paths, "--labels", "3,7")
+    assert float(result.output.splitlines()[0].removeprefix("largest error: ")) < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["saved", "served"])
+def test_a_conditional_model_is_evaluated_given_the_labels_of_the_set(kind, conditional):
+    flow, sources = conditional
     x, y = next(iter(tfnvp.data.load("digits", "validation", 200, labels=True)))
-    printed = run("evaluate", args[1], "--dataset", "digits", "--split", "validation", "--json")
-    bits = json.loads(printed.output)["bits_per_dim"]
+    args = ["evaluate", sources[kind], "--dataset", "digits", "--split", "validation", "--json"]
+    bits = json.loads(run(*args).output)["bits_per_dim"]
     assert bits == pytest.approx(float(np.mean(flow.bits_per_dim(x, labels=y))), rel=1e-5)
     assert bits != pytest.approx(float(np.mean(flow.bits_per_dim(x))), rel=1e-3)
+    refused = run(*args, "--labels", "3")
+    assert refused.exit_code == 2 and "a data set has labels of its own" in refused.output
+
+
+def test_finer_scales_are_drawn_given_the_label(conditional, pictures, tmp_path):
+    flow, sources = conditional
+    paths, levels = pictures
+    to = tmp_path / "rows.npy"
+    args = [*paths, "--labels", "3", "--resample"]
+    assert run("reconstruct", sources["saved"], "--to", to, *args).exit_code == 0
+    drawn = tfnvp.latent.resample_scales(flow, levels, keep=0, labels=3, seed=0)
+    np.testing.assert_allclose(np.load(to).reshape(4, 3, 8, 8, 1)[:, 2], drawn, atol=1e-5)
+    args = ["-n", 1, "--temperature", 0, "--labels", 3]
+    assert run("extrapolate", sources["saved"], "--to", to, *args).exit_code == 0
+    expected = flow.sample(1, labels=3, temperature=0.0, image_shape=(16, 16, 1))
+    np.testing.assert_allclose(np.load(to), expected, atol=1e-5)
 
 
 def test_info_and_presets(model, saved, served):
@@ -236,12 +370,6 @@ def test_help_has_an_example(command):
         assert f"Example: tfnvp {command}" in " ".join(run(command, "--help").output.split())
 
 
-def test_export_writes_a_version(saved, tmp_path):
-    result = run("export", saved, "--to", tmp_path / "served")
-    assert result.exit_code == 0
-    assert (tmp_path / "served" / "1" / "saved_model.pb").is_file()
-
-
 def test_export_takes_the_card_and_the_signatures_asked_for(saved, tmp_path):
     (saved.with_name("card.json")).write_text('{"preset": "mine"}')
     result = run("export", saved, "--to", tmp_path, "--signature", "encode", "--image-size", "4x6")
@@ -258,6 +386,7 @@ def test_export_takes_the_card_and_the_signatures_asked_for(saved, tmp_path):
         (["export", "{saved}", "--to", "x", "--signature", "nosuch"], "known: log_prob"),
         (["evaluate", "nosuch.keras", "--dataset", "digits"], "nosuch.keras"),
         (["evaluate", "{saved}", "--dataset", "nosuch"], "digits"),
+        (["evaluate", "{saved}", "--dataset", "moons"], "moons is of vectors, this is a model of"),
         (["evaluate", "{saved}", "--dataset", "photos"], "[batch, 8, 8, 1]"),
         (
             ["sample", "{saved}", "--to", "samples.jpg"],
@@ -265,7 +394,7 @@ def test_export_takes_the_card_and_the_signatures_asked_for(saved, tmp_path):
         ),
         (["sample", "nosuch", "--to", "s.png"], "cifar10_small, digits, got nosuch"),
         (["sample", "/", "--to", "s.png"], "no SavedModel in /"),
-        (["score", "{saved}"], "give image files or --dataset"),
+        (["score", "{saved}"], "give files or --dataset"),
         (["score", "{saved}", "/nosuch.png"], "/nosuch.png"),
         (["score", "{saved}", "{saved}"], "not a PNG or JPEG file: {saved}"),
         (["extrapolate", "{served}", "--to", "x.png"], "extrapolate needs more than a SavedModel"),

@@ -77,7 +77,7 @@ def test_scales_are_of_the_latents_that_leave_together(model):
 
 def test_what_is_kept_stays_and_the_rest_is_drawn_anew(model, images, monkeypatch):
     decoded, decode = [], model.decode
-    monkeypatch.setattr(model, "decode", lambda z: decoded.append(z) or decode(z))
+    monkeypatch.setattr(model, "decode", lambda z, labels: decoded.append(z) or decode(z))
     latent.resample_scales(model, images, keep=2, seed=1)
     before = model.latents_by_scale(model.encode(images))
     after = model.latents_by_scale(decoded[0])

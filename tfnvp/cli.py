@@ -1,8 +1,8 @@
 """The command `tfnvp`: what a trained model knows, in pictures and figures.
 
 MODEL is a .keras file, the name of a model that ships (see `tfnvp presets`), or the directory of a
-SavedModel's version, with which a command does what its signatures suffice for. A .keras file may
-hold a model of vectors: `sample`, `score`, `info` and `export` take it.
+SavedModel's version, with which a command does what its signatures suffice for. All but
+`extrapolate` take models of vectors too: vectors are read from and written to .npy and .npz files.
 """
 
 import contextlib
@@ -35,9 +35,13 @@ Temperature = Annotated[float, typer.Option(min=0, help="less is closer to the m
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Dataset = Annotated[str | None, typer.Option(help=", ".join(data.names()))]
 Split = Annotated[str, typer.Option(help="train, validation or test")]
-Files = Annotated[list[Path] | None, typer.Argument(help="PNG or JPEG images")]
 Inputs = Annotated[
-    list[Path] | None, typer.Argument(help="PNG or JPEG images, or .npy files of vectors [N, D]")
+    list[Path] | None,
+    typer.Argument(help="PNG or JPEG images, or .npy or .npz files of vectors [N, D]"),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(metavar="Y,Y,..", help="classes, taken in turn: 3 or 0,1,2 [default: p(x)]"),
 ]
 
 
@@ -62,48 +66,69 @@ def train(context: typer.Context):
 @app.command()
 def evaluate(
     model: Model,
-    dataset: Annotated[str, typer.Option(help=", ".join(data.names()))],
+    inputs: Inputs = None,
+    dataset: Dataset = None,
     split: Split = "test",
+    labels: Labels = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 100,
     samples: Annotated[int, typer.Option(min=1, help="of noise, for a tighter bound")] = 1,
     as_json: Json = False,
 ):
     """Prints the bits per dimension of a data set, with the standard error of the mean.
 
-    They are a bound, by uniform dequantization; with --samples K a second line has the tighter,
-    importance-weighted bound of K samples of noise for each image. Of a model with classes they are
-    those of p(x | y), the images given their labels.
+    Of images they are a bound, by uniform dequantization; with --samples K a second line has the
+    tighter, importance-weighted bound of K samples of noise for each image. Of vectors nats come
+    first. A model with classes is given the labels of the data set: the figures are of p(x | y).
 
     Example: tfnvp evaluate runs/mine/model.keras --dataset digits --samples 16
     """
     with _one_line_errors():
-        flow = _load_images(model, "evaluate")
+        flow = _load(model)
+        vectors = _of_vectors(flow)
         if samples > 1:
-            _need_keras(flow, "evaluate --samples")
-        given_labels = not isinstance(flow, SavedModel) and flow.num_classes is not None
-        images = data.load(dataset, split, batch_size, shuffle=False, labels=given_labels)
-
-        def bits_per_dim(batch, count):
-            options = {"samples": count} if count > 1 else {}
-            return flow.bits_per_dim(*(batch if given_labels else [batch]), **options)
-
+            _need_keras(_need_images(flow, "evaluate --samples"), "evaluate --samples")
+        if dataset and not inputs:
+            if labels is not None:
+                raise ValueError("--labels is for files: a data set has labels of its own")
+            _check_set(flow, dataset)
+            classes = _has_classes(flow)
+            batches = data.load(dataset, split, batch_size, shuffle=False, labels=classes)
+            name = f"{dataset} {split}"
+        else:
+            _, x = _inputs(flow, inputs, dataset, split)
+            y = _in_turn(labels, len(x))
+            rows = tf.data.Dataset.from_tensor_slices(x if y is None else (x, y))
+            batches = rows.batch(batch_size)
+            name = "inputs"
         for count in sorted({1, samples}):
-            with _progress(images, f"{dataset} {split}") as batches:
-                bits = np.concatenate([bits_per_dim(batch, count) for batch in batches])
-            error = bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
-            figures = {
-                "dataset": dataset,
-                "split": split,
+            options = {"samples": count} if count > 1 else {}
+            with _progress(batches, name) as progress:
+                log_prob = np.concatenate(
+                    [
+                        flow.log_prob(*(batch if isinstance(batch, tuple) else [batch]), **options)
+                        for batch in progress
+                    ]
+                )
+            bits = tfnvp.metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
+            figures = {"dataset": dataset, "split": split} if dataset else {}
+            figures |= {
+                "log_prob": float(log_prob.mean()),
                 "bits_per_dim": float(bits.mean()),
-                "standard_error": float(error),
-                "images": len(bits),
+                "standard_error": _standard_error(bits),
+                "vectors" if vectors else "images": len(bits),
                 "samples": count,
             }
-            line = f"{dataset} {split}: {bits.mean():.4f} +- {error:.4f} bits/dim, "
-            line += f"{len(bits)} images"
+            line = f"{bits.mean():.4f} +- {_standard_error(bits):.4f} bits/dim, {len(bits)} "
+            line += "vectors" if vectors else "images"
+            if vectors:
+                line = f"{log_prob.mean():.4f} +- {_standard_error(log_prob):.4f} nats, {line}"
             if count > 1:
                 line += f", importance-weighted, {count} samples"
-            print(json.dumps(figures) if as_json else line)
+            print(json.dumps(figures) if as_json else f"{name}: {line}")
+
+
+def _standard_error(values):
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
 @app.command()
@@ -113,9 +138,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 64,
     temperature: Temperature = 1.0,
     seed: Seed = 0,
-    labels: Annotated[
-        str | None, typer.Option(metavar="Y,Y,..", help="classes, taken in turn: 3 or 0,1,2")
-    ] = None,
+    labels: Labels = None,
 ):
     """Draws samples, as a grid in a PNG or as an array [N, H, W, C] in [0, 1].
 
@@ -126,18 +149,10 @@ def sample(
     with _one_line_errors():
         files.check_suffix(to)
         flow = _load(model)
-        vectors = isinstance(flow, VectorRealNVP)
-        if vectors and to.suffix.lower() == ".png":
-            raise ValueError(f"--to must be a .npy or .npz file for vectors, got {to}")
+        _check_file(flow, to)
         with _status(f"drawing {n} samples"):
-            options = {} if labels is None else {"labels": np.resize(_integers(labels), n)}
-            if options:
-                _need_keras(flow, "sample --labels")
-            images = flow.sample(n, temperature=temperature, seed=seed, **options)
-        if vectors:
-            files.write(to, np.asarray(images), figure=None)
-        else:
-            files.write_images(to, images)
+            drawn = flow.sample(n, _in_turn(labels, n), temperature=temperature, seed=seed)
+        _write(flow, to, drawn)
         print(to)
 
 
@@ -147,26 +162,44 @@ def interpolate(
     to: To,
     images: Annotated[
         tuple[Path, Path, Path, Path] | None,
-        typer.Option(metavar="A B C D", help="the corners [default: four samples]"),
+        typer.Option(
+            metavar="A B C D",
+            help="the corners, or files of one vector each [default: four samples]",
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="images a row, and a column")] = 8,
     full_circle: Annotated[
         bool, typer.Option("--full-circle", help="angles from 0 to 2 pi, as in the paper's figure")
     ] = False,
     seed: Seed = 0,
+    labels: Annotated[
+        str | None, typer.Option(metavar="Y", help="a class, one for all [default: p(x)]")
+    ] = None,
 ):
-    """Draws the paper's manifold of latents through four images.
+    """Draws the paper's manifold of latents through four images, or four vectors.
 
     Example: tfnvp interpolate digits --to sphere.png
     """
     with _one_line_errors():
         files.check_suffix(to)
-        flow = _load_images(model, "interpolate")
+        flow = _load(model)
+        _check_file(flow, to)
+        if labels is not None and len(_integers(labels)) > 1:
+            raise ValueError(f"--labels of interpolate is one class for all, got {labels}")
         with _status("interpolating"):
-            corners = files.read_images(images, flow) if images else flow.sample(4, seed=seed)
-            z = latent.interpolate(*flow.encode(corners), steps=steps, full_circle=full_circle)
-            drawn = flow.decode(tf.reshape(z, [-1, *z.shape[2:]]))
-        files.write_images(to, np.clip(drawn, 0, 1), columns=steps)
+            if images:
+                corners = _inputs(flow, images)[1]
+                if len(corners) != 4:
+                    raise ValueError(
+                        f"--images must be files of one vector each, got {len(corners)} in all"
+                    )
+            else:
+                corners = flow.sample(4, _in_turn(labels, 4), seed=seed)
+            z = flow.encode(corners, _in_turn(labels, 4))
+            z = latent.interpolate(*z, steps=steps, full_circle=full_circle)
+            z = tf.reshape(z, [-1, *z.shape[2:]])
+            drawn = flow.decode(z, _in_turn(labels, len(z)))
+        _write(flow, to, drawn, columns=steps)
         print(to)
 
 
@@ -178,6 +211,7 @@ def extrapolate(
     n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 16,
     temperature: Temperature = 1.0,
     seed: Seed = 0,
+    labels: Labels = None,
     as_json: Json = False,
 ):
     """Draws images larger than those of training, from the same weights.
@@ -189,12 +223,13 @@ def extrapolate(
     """
     with _one_line_errors():
         files.check_suffix(to)
-        flow = _need_keras(_load_images(model, "extrapolate"), "extrapolate")
+        flow = _need_keras(_need_images(_load(model), "extrapolate"), "extrapolate")
         height, width, channels = flow.image_shape
         shape = (times * height, times * width, channels)
         with _status(f"drawing {n} images of {shape[0]} x {shape[1]}"):
-            usual = flow.sample(n * times**2, temperature=temperature, seed=seed)
-            large = flow.sample(n, temperature=temperature, image_shape=shape, seed=seed)
+            options = {"temperature": temperature, "seed": seed}
+            usual = flow.sample(n * times**2, _in_turn(labels, n * times**2), **options)
+            large = flow.sample(n, _in_turn(labels, n), image_shape=shape, **options)
         files.write_images(to, large)
         figures = {
             f"{x.shape[1]}x{x.shape[2]}": {
@@ -216,7 +251,7 @@ def extrapolate(
 def reconstruct(
     model: Model,
     to: To,
-    images: Files = None,
+    inputs: Inputs = None,
     dataset: Dataset = None,
     split: Split = "test",
     n: Annotated[int, typer.Option("-n", min=1, help="images of the data set")] = 8,
@@ -224,29 +259,33 @@ def reconstruct(
         bool, typer.Option("--resample", help="also with finer scales drawn anew, fewer kept each")
     ] = False,
     seed: Seed = 0,
+    labels: Labels = None,
 ):
-    """Encodes and decodes images: a row has the image and its reconstruction.
+    """Encodes and decodes images or vectors: a row has one and its reconstruction.
 
-    With --resample the row goes on, one scale of latents fewer kept from image to image and the
-    rest drawn anew, to none: the paper's conceptual compression. Prints the largest error of the
-    reconstructions.
+    With --resample the row of an image goes on, one scale of latents fewer kept from image to image
+    and the rest drawn anew, to none: the paper's conceptual compression. Prints the largest error
+    of the reconstructions.
 
     Example: tfnvp reconstruct digits --to rows.png --dataset digits --resample
     """
     with _one_line_errors():
         files.check_suffix(to)
-        flow = _load_images(model, "reconstruct")
+        flow = _load(model)
+        _check_file(flow, to)
         if resample:
-            _need_keras(flow, "reconstruct --resample")
+            _need_keras(_need_images(flow, "reconstruct --resample"), "reconstruct --resample")
         with _status("reconstructing"):
-            x = np.concatenate([x for _, x in _inputs(flow, images, dataset, split, n)])[:n]
-            originals = (x + 0.5) / flow.levels
-            columns = [originals, np.clip(flow.decode(flow.encode(x)), 0, 1)]
+            _, x = _inputs(flow, inputs, dataset, split, n)
+            y = _in_turn(labels, len(x))
+            originals = x if _of_vectors(flow) else (x + 0.5) / flow.levels
+            decoded = flow.decode(flow.encode(x, y), y)
+            columns = [originals, decoded if _of_vectors(flow) else np.clip(decoded, 0, 1)]
             if resample:
                 for keep in reversed(range(flow.num_scales)):
-                    columns.append(latent.resample_scales(flow, x, keep, seed=seed))
+                    columns.append(latent.resample_scales(flow, x, keep, labels=y, seed=seed))
             rows = np.stack(columns, axis=1)
-        files.write_images(to, rows.reshape(-1, *flow.image_shape), columns=len(columns))
+        _write(flow, to, rows.reshape(-1, *rows.shape[2:]), columns=len(columns))
         print(f"largest error: {np.abs(columns[1] - originals).max():.1e}")
         print(to)
 
@@ -258,6 +297,7 @@ def score(
     dataset: Dataset = None,
     split: Split = "test",
     n: Annotated[int, typer.Option("-n", min=1, help="images of the data set")] = 100,
+    labels: Labels = None,
     to: Annotated[
         Path | None, typer.Option(help="a .png histogram, or .npy or .npz of bits/dim")
     ] = None,
@@ -272,16 +312,13 @@ def score(
             files.check_suffix(to)
         flow = _load(model)
         with _status("scoring"):
-            if isinstance(flow, VectorRealNVP):
-                rows = _vectors(flow, inputs)
-            else:
-                rows = _inputs(flow, inputs, dataset, split, n)
-            names = [name for name, _ in rows]
-            x = np.concatenate([x for _, x in rows])
+            names, x = _inputs(flow, inputs, dataset, split, n)
+            y = _in_turn(labels, len(x))
+            parts = [slice(i, i + 100) for i in range(0, len(x), 100)]
             log_prob = np.concatenate(
-                [flow.log_prob(x[i : i + 100]) for i in range(0, len(x), 100)]
+                [flow.log_prob(x[part], None if y is None else y[part]) for part in parts]
             )
-        bits = tfnvp.metrics.bits_per_dim(log_prob, math.prod(x.shape[1:]), flow.levels)
+        bits = tfnvp.metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
         for name, nats, value in zip(names, log_prob.tolist(), bits.tolist(), strict=True):
             record = {"input": name, "log_prob": nats, "bits_per_dim": value}
             print(json.dumps(record) if as_json else f"{name}\t{nats:.3f}\t{value:.4f}")
@@ -368,10 +405,12 @@ def info(model: Model, as_json: Json = False):
     with _one_line_errors():
         flow = _load(model)
         facts = {"model": model}
-        if not isinstance(flow, VectorRealNVP):
+        if _of_vectors(flow):
+            facts["event_size"] = flow.event_size
+        else:
             facts |= {"image_shape": list(flow.image_shape), "levels": flow.levels}
         if isinstance(flow, SavedModel):
-            facts["signatures"] = flow.signatures
+            facts |= {"conditional": flow.conditional, "signatures": flow.signatures}
         elif isinstance(flow, VectorRealNVP):
             facts |= {"parameters": flow.count_params(), **flow.get_config()}
         else:
@@ -421,21 +460,6 @@ def _load(model):
     return flow
 
 
-def _load_images(model, command):
-    """`_load`, of images alone."""
-    flow = _load(model)
-    if isinstance(flow, VectorRealNVP):
-        raise ValueError(f"{command} is of images, {model} is a model of vectors")
-    return flow
-
-
-def _integers(text):
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--labels must be integers with commas between, got {text}") from None
-
-
 def _need_keras(flow, command):
     if isinstance(flow, SavedModel):
         raise ValueError(
@@ -445,27 +469,68 @@ def _need_keras(flow, command):
     return flow
 
 
-def _inputs(flow, images, dataset, split, n):
-    """Pairs of a name and an image, uint8 [1, H, W, C] of levels."""
-    if bool(images) == bool(dataset):
-        raise ValueError("give image files or --dataset, one of them")
-    if images:
-        return [(str(path), files.read_images([path], flow)) for path in images]
-    batches = data.load(dataset, split, 1, shuffle=False).take(n)
-    return [(f"{dataset}/{split}/{i}", x.numpy()) for i, x in enumerate(batches)]
+def _need_images(flow, command):
+    if _of_vectors(flow):
+        raise ValueError(f"{command} is of images, this is a model of vectors")
+    return flow
 
 
-def _vectors(flow, paths):
-    """Pairs of a name and a vector [1, D], from .npy files."""
-    if not paths or any(path.suffix != ".npy" for path in paths):
-        raise ValueError("give .npy files of vectors [N, D], for the model is one of vectors")
-    rows = []
-    for path in paths:
-        x = np.load(path)
-        if x.ndim != 2 or x.shape[1] != flow.event_size:
-            raise ValueError(f"{path} must hold vectors [N, {flow.event_size}], got {x.shape}")
-        rows += [(f"{path}/{i}", row[None].astype("float32")) for i, row in enumerate(x)]
-    return rows
+def _of_vectors(flow):
+    return isinstance(flow, VectorRealNVP) or getattr(flow, "data", None) == "vectors"
+
+
+def _has_classes(flow):
+    return flow.conditional if isinstance(flow, SavedModel) else flow.num_classes is not None
+
+
+def _in_turn(labels, n):
+    """The classes that an option --labels names, one for each of n rows; None for no option."""
+    if labels is None:
+        return None
+    return np.resize(_integers(labels), n)
+
+
+def _integers(text):
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--labels must be integers with commas between, got {text}") from None
+
+
+def _inputs(flow, paths=None, dataset=None, split="test", n=None):
+    """Names of images or vectors, and these: uint8 [N, H, W, C] of levels or float32 [N, D]."""
+    if bool(paths) == bool(dataset):
+        raise ValueError("give files or --dataset, one of them")
+    if dataset:
+        _check_set(flow, dataset)
+        x = np.concatenate(list(data.load(dataset, split, shuffle=False).take(n).batch(100)))
+        return [f"{dataset}/{split}/{i}" for i in range(len(x))], x
+    if not _of_vectors(flow):
+        return [str(path) for path in paths], files.read_images(paths, flow)
+    vectors = [files.read_vectors(path, flow.event_size) for path in paths]
+    names = [f"{path}/{i}" for path, x in zip(paths, vectors, strict=True) for i in range(len(x))]
+    return names, np.concatenate(vectors)
+
+
+def _check_set(flow, dataset):
+    """Refuses vectors for a model of images, and images for one of vectors."""
+    vectors = len(data.info(dataset).image_shape) == 1
+    if vectors != _of_vectors(flow):
+        kinds = ("vectors", "images") if vectors else ("images", "vectors")
+        raise ValueError(f"--dataset {dataset} is of {kinds[0]}, this is a model of {kinds[1]}")
+
+
+def _check_file(flow, to):
+    if _of_vectors(flow) and to.suffix.lower() == ".png":
+        raise ValueError(f"--to must be a .npy or .npz file for vectors, got {to}")
+
+
+def _write(flow, to, rows, columns=None):
+    """Images, of which a PNG has so many columns, or vectors."""
+    if _of_vectors(flow):
+        files.write(to, np.asarray(rows), figure=None)
+    else:
+        files.write_images(to, np.clip(rows, 0, 1), columns)
 
 
 def _progress(batches, label):

@@ -1,4 +1,4 @@
-"""Images in and out of files, for the command line."""
+"""Images and vectors in and out of files, for the command line."""
 
 import numpy as np
 
@@ -37,6 +37,31 @@ def write_images(path, images, columns=None):
     """Writes images [N, H, W, C] in [0, 1], as `write` does: a PNG has them in a grid."""
     images = np.asarray(images, "float32")
     write(path, images, lambda: plotting.image_grid(images, columns))
+
+
+def read_vectors(path, size):
+    """Reads vectors of a size from a file as `write` writes it.
+
+    Args:
+        path: of a .npy file, or a .npz file of one array.
+        size: D.
+
+    Returns:
+        float32 [N, D]; a single vector [D] is one row.
+
+    Raises:
+        ValueError: for another kind of file, or an array of another shape.
+    """
+    if path.suffix.lower() not in (".npy", ".npz"):
+        raise ValueError(f"vectors are read from .npy and .npz files, got {path}")
+    x = np.load(path)
+    if isinstance(x, np.lib.npyio.NpzFile):
+        if len(x.files) != 1:
+            raise ValueError(f"{path} must hold one array, got {', '.join(x.files)}")
+        x = x[x.files[0]]
+    if x.shape[-1:] != (size,) or x.ndim > 2:
+        raise ValueError(f"{path} must hold vectors [N, {size}], got {x.shape}")
+    return x.reshape(-1, size).astype("float32")
 
 
 def read_images(paths, model):

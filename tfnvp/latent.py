@@ -114,7 +114,7 @@ def join_scales(scales):
     return z
 
 
-def resample_scales(model, images, keep, temperature=1.0, seed=None):
+def resample_scales(model, images, keep, temperature=1.0, labels=None, seed=None):
     """Keeps the coarsest scales of images' latents and draws the finer ones anew.
 
     What stays the same is what the kept latents hold: the paper's conceptual compression. Of S
@@ -125,7 +125,8 @@ def resample_scales(model, images, keep, temperature=1.0, seed=None):
         model: an `ImageRealNVP`.
         images: [B, H, W, C], uint8 or float, as `model.encode` takes them.
         keep: how many scales, from 0 (samples) to all (reconstructions).
-        temperature: factor on the latents that are drawn.
+        temperature: factor on the distance of drawn latents from the base distribution's mean.
+        labels: of the images, as in `model.encode`; samples, where none is kept, are of them too.
         seed: as in `model.sample`.
 
     Returns:
@@ -142,13 +143,14 @@ def resample_scales(model, images, keep, temperature=1.0, seed=None):
     """
     if keep not in range(model.num_scales + 1):
         raise ValueError(f"keep must be an integer from 0 to {model.num_scales}, got keep={keep!r}")
-    z = model.encode(images)
-    drawn = temperature * tf.random.stateless_normal(
+    z = model.encode(images, labels)
+    noise = tf.random.stateless_normal(
         tf.shape(z), stateless_seed(seed), dtype=z.dtype, alg="philox"
     )
+    drawn = model.distribution_for(labels=labels).distribution.mean() + temperature * noise
     first = model.num_scales - keep
     scales = model.latents_by_scale(drawn)[:first] + model.latents_by_scale(z)[first:]
-    return tf.clip_by_value(model.decode(join_scales(scales)), 0, 1)
+    return tf.clip_by_value(model.decode(join_scales(scales), labels), 0, 1)
 
 
 def attribute_direction(z, attribute):

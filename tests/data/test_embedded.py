@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits, load_sample_images
+from sklearn.datasets import load_digits, load_sample_images, make_moons
 
 import tfnvp.data
 from tfnvp.data import embedded
@@ -33,6 +33,17 @@ def test_digits_splits_are_those_of_the_permutation():
     np.testing.assert_array_equal(np.concatenate(parts), digits[order])
     assert tfnvp.data.info("digits").levels == 17
     assert max(part.max() for part in parts) == 16
+
+
+def test_moons_are_points_with_their_moon(refuses):
+    points, moons = next(iter(tfnvp.data.load("moons", "test", 10_000, labels=True)))
+    expected = make_moons(10_000, noise=0.05, random_state=1)
+    np.testing.assert_allclose(points, expected[0], rtol=1e-6)
+    np.testing.assert_array_equal(moons, expected[1])
+    alone = tfnvp.data.load("moons", "validation", 4)
+    assert alone.element_spec.shape[1:] == tfnvp.data.info("moons").image_shape
+    assert np.all(next(iter(alone)) != points[:4]) and len(alone) == 2500
+    refuses(tfnvp.data.load, "moons", flip=True, match="flip: the set 'moons' has no images")
 
 
 def test_photos_splits_share_no_pixel():

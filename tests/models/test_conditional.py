@@ -338,23 +338,36 @@ def test_bad_arguments_are_named(refuses, arguments, match):
     refuses(_vectors, **arguments, match=match)
 
 
-def test_served_signatures_take_a_label(vectors, tmp_path):
-    x = tf.constant(_data((3,)))
-    served = tf.saved_model.load(str(tfnvp.export_saved_model(vectors, tmp_path / "served")))
+def test_served_signatures_take_a_label(randomize, tmp_path):
+    model, x = randomize(_vectors(conditional_base=True)), tf.constant(_data((3,)))
+    served = tf.saved_model.load(str(tfnvp.export_saved_model(model, tmp_path / "served")))
     label = tf.constant(Y, tf.int64)
     log_prob = served.signatures["log_prob"](vectors=x, label=label)["log_prob"]
-    np.testing.assert_allclose(log_prob, vectors.log_prob(x, labels=Y), rtol=1e-5)
+    np.testing.assert_allclose(log_prob, model.log_prob(x, labels=Y), rtol=1e-5)
     unlabelled = served.signatures["log_prob"](vectors=x, label=-tf.ones_like(label))["log_prob"]
-    np.testing.assert_allclose(unlabelled, vectors.log_prob(x), rtol=1e-5)
+    np.testing.assert_allclose(unlabelled, model.log_prob(x), rtol=1e-5)
     latents = served.signatures["encode"](vectors=x, label=label)["latents"]
+    np.testing.assert_allclose(latents, model.encode(x, labels=Y), rtol=1e-4, atol=1e-5)
     again = served.signatures["decode"](latents=latents, label=label)["vectors"]
     np.testing.assert_allclose(again, x, atol=1e-5)
     cold = served.signatures["sample"](
         seed=tf.zeros([4], tf.int64), temperature=tf.zeros([4]), label=label
     )["vectors"]
-    np.testing.assert_allclose(cold, vectors.decode(np.zeros((4, 3)), labels=Y), atol=1e-5)
+    np.testing.assert_allclose(cold, model.decode(_mean(model, Y), labels=Y), atol=1e-5)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"labels must be 0\.\.2"):
         served.signatures["log_prob"](vectors=x, label=label + 1)
+
+
+def test_served_images_of_any_size_are_about_the_labels_mean(tiny_model, tmp_path):
+    model = tiny_model((2, 2, 1), num_classes=CLASSES, conditional_base=True)
+    path = tfnvp.export_saved_model(model, tmp_path, ["log_prob"], image_size="any")
+    score = tf.saved_model.load(str(path)).signatures["log_prob"]
+    for shape in ((2, 2, 1), (4, 6, 1)):
+        images = np.random.default_rng(0).integers(0, 16, (4, *shape)).astype("uint8")
+        log_prob = score(images=tf.constant(images), label=tf.constant(Y, tf.int64))["log_prob"]
+        distribution = model.distribution_for(shape, labels=Y)
+        expected = distribution.log_prob(model.dequantization(images, training=False))
+        np.testing.assert_allclose(log_prob, expected, rtol=1e-4)
 
 
 def test_labelled_sets(tfds_directory, monkeypatch, refuses):
@@ -364,4 +377,6 @@ def test_labelled_sets(tfds_directory, monkeypatch, refuses):
     images, labels = next(iter(tfnvp.data.load("digits", "test", 300, labels=True)))
     np.testing.assert_array_equal(images, next(iter(tfnvp.data.load("digits", "test", 300))))
     assert labels.dtype == tf.int64 and set(labels.numpy()) == set(range(10))
-    refuses(tfnvp.data.load, "photos", labels=True, match="those with labels: cifar10, digits")
+    refuses(
+        tfnvp.data.load, "photos", labels=True, match="those with labels: cifar10, digits, moons"
+    )

@@ -1,6 +1,7 @@
 """Images as `tf.data` pipelines: embedded sets, TFDS sets and folders of the user's own files.
 
 Every pipeline yields uint8 images, [H, W, C] or in batches [B, H, W, C], that carry 0..levels-1.
+One set is of vectors, float32 [D] or [B, D].
 """
 
 import tensorflow as tf
@@ -61,12 +62,13 @@ def load(
     flip: bool = False,
     labels: bool = False,
 ) -> tf.data.Dataset:
-    """A named set as a pipeline of uint8 images.
+    """A named set as a pipeline of uint8 images, or of vectors.
 
     | name | image shape | levels | train | validation | test | source (TFDS, scikit-learn) |
     |---|---|---|---|---|---|---|
     | `digits` | 8, 8, 1 | 17 | 1,297 | 200 | 300 | `sklearn.datasets.load_digits` |
     | `photos` | 32, 32, 3 | 256 | 5,000 | 78 | 78 | `sklearn.datasets.load_sample_images` |
+    | `moons` | 2 | | 10,000 | 10,000 | 10,000 | `sklearn.datasets.make_moons` |
     | `cifar10` | 32, 32, 3 | 256 | 95% | the last 5% | all | `cifar10` |
     | `imagenet32` | 32, 32, 3 | 256 | 98% | the last 2% | all | `downsampled_imagenet/32x32` |
     | `imagenet64` | 64, 64, 3 | 256 | 98% | the last 2% | all | `downsampled_imagenet/64x64` |
@@ -94,16 +96,17 @@ def load(
             `tf.random.set_seed` where that is called.
         flip: whether each image is mirrored left to right with probability 1/2, drawn afresh
             each epoch.
-        labels: whether each image comes with its class, for a conditional model: of `digits` and
-            `cifar10`.
+        labels: whether each image comes with its class, for a conditional model: of `digits`,
+            `cifar10` and `moons`.
 
     Returns:
         A `tf.data.Dataset` of known cardinality, of uint8 [H, W, C] or [B, H, W, C] in 0..levels-1;
-        with labels, of pairs of these and int64 [] or [B] in 0..num_classes-1.
+        with labels, of pairs of these and int64 [] or [B] in 0..num_classes-1. Of `moons` float32
+        [2] or [B, 2] in place of images.
 
     Raises:
         ValueError: if `name`, `split` or `batch_size` is not one that is described here, or labels
-            are asked of a set that has none.
+            are asked of a set that has none, or a flip of vectors.
         DatasetNotFoundError: if a TFDS set is not in the data directory; says how to get it.
 
     Example:
@@ -117,6 +120,8 @@ def load(
     if labels and not _SETS[name].info.num_classes:
         labelled = ", ".join(known for known in names() if _SETS[known].info.num_classes)
         raise ValueError(f"labels: the set {name!r} has none; those with labels: {labelled}")
+    if flip and len(_SETS[name].info.image_shape) != 3:
+        raise ValueError(f"flip: the set {name!r} has no images that could be mirrored")
     images = _SETS[name].read(split, labels)
     return pipeline.feed(
         images,

@@ -1,4 +1,4 @@
-"""The sets that come with scikit-learn and need no download: `digits` and `photos`."""
+"""The sets that come with scikit-learn and need no download: `digits`, `photos` and `moons`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -65,9 +65,19 @@ def _digits(split: str, labels: bool) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(images[rows])
 
 
+def _moons(split: str, labels: bool) -> tf.data.Dataset:
+    """10,000 points of `make_moons(noise=0.05)`, float32 [2]; with labels, pairs with 0 or 1."""
+    from sklearn.datasets import make_moons  # slow to import
+
+    state = {"train": 0, "test": 1, "validation": 2}[split]
+    points, moons = make_moons(10_000, noise=0.05, random_state=state)
+    points = points.astype(np.float32)
+    return tf.data.Dataset.from_tensor_slices((points, moons) if labels else points)
+
+
 @dataclasses.dataclass(frozen=True)
 class EmbeddedSet:
-    """A set and the function that gives a split of it as single images."""
+    """A set and the function that gives a split of it as single images or vectors."""
 
     info: DatasetInfo
     read: Callable[[str, bool], tf.data.Dataset]
@@ -79,5 +89,8 @@ SETS = {
     ),
     "photos": EmbeddedSet(
         DatasetInfo((_PATCH, _PATCH, 3), 256, "sklearn.datasets.load_sample_images"), _photos
+    ),
+    "moons": EmbeddedSet(
+        DatasetInfo((2,), 1, "sklearn.datasets.make_moons", num_classes=2), _moons
     ),
 }

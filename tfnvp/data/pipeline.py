@@ -19,8 +19,8 @@ class DatasetInfo:
     """What is known of a set before it is read.
 
     Attributes:
-        image_shape: `(height, width, channels)`.
-        levels: number of values a pixel takes; its images carry 0..levels-1.
+        image_shape: `(height, width, channels)`; `(size,)` of a set of vectors.
+        levels: number of values a pixel takes; its images carry 0..levels-1. 1 of vectors.
         source: where the images come from, one line.
         num_classes: how many classes its labels name; None for a set without labels.
 
@@ -29,7 +29,7 @@ class DatasetInfo:
         17
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     levels: int
     source: str
     num_classes: int | None = None

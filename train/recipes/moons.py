@@ -1,7 +1,6 @@
 """Two moons: a density in two dimensions, and the paper's figure of it."""
 
 import numpy as np
-import tensorflow as tf
 
 import tfnvp
 from tfnvp import callbacks
@@ -12,19 +11,11 @@ _PASSES = 10
 
 
 def load(split, batch_size=None, *, shuffle=None, seed=0, flip=False):
-    """10,000 points of scikit-learn's `make_moons(noise=0.05)`, float32 [2]: a `tf.data.Dataset`.
-
-    Arguments as those of `tfnvp.data.load`; there is nothing to flip. Shuffled, as for training by
-    default, an epoch has each point ten times.
-    """
-    from sklearn.datasets import make_moons  # slow to import
-
-    state = {"train": 0, "test": 1, "validation": 2}[split]
-    points = make_moons(10_000, noise=0.05, random_state=state)[0].astype("float32")
-    dataset = tf.data.Dataset.from_tensor_slices(points)
+    """As `tfnvp.data.load("moons", ...)`; shuffled, an epoch has each point ten times."""
+    points = tfnvp.data.load("moons", split, shuffle=shuffle, seed=seed, flip=flip)
     if shuffle if shuffle is not None else split == "train":
-        dataset = dataset.shuffle(len(points), seed=seed).repeat(_PASSES)
-    return dataset if batch_size is None else dataset.batch(batch_size).prefetch(8)
+        points = points.repeat(_PASSES)
+    return points if batch_size is None else points.batch(batch_size).prefetch(8)
 
 
 class MoonsRecipe(Recipe):
