@@ -236,7 +236,7 @@ def test_vectors_are_drawn_interpolated_and_reconstructed(vectors, tmp_path):
     [
         (
             ["extrapolate", "{m}", "--to", "x.npy"],
-            "extrapolate is of images, this is a model of vec",
+            "extrapolate is of images, this is a model of",
         ),
         (["sample", "{m}", "--to", "x.png"], "must be a .npy or .npz file for vectors, got x.png"),
         (["interpolate", "{m}", "--to", "x.png"], "must be a .npy or .npz file for vectors"),
