@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from tfnvp.layers.running_moments import RunningMoments, global_moments
+from tfnvp import replicas
+from tfnvp.layers.running_moments import RunningMoments
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -20,6 +21,7 @@ class FusedBatchNormalization(keras.layers.Layer):
         momentum: of the averages used in inference.
         epsilon: added to the variance.
         affine: whether the normalised features are scaled and shifted by learned factors.
+        synchronized: whether the batches of all replicas are normalised as one.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -29,11 +31,13 @@ class FusedBatchNormalization(keras.layers.Layer):
         A tensor of x's shape, in the compute dtype.
     """
 
-    def __init__(self, momentum=0.9, epsilon=1e-4, affine=True, **kwargs):
+    def __init__(self, momentum=0.9, epsilon=1e-4, affine=True, synchronized=True, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
         self.affine = affine
-        self.moments = RunningMoments(momentum, dtype=self.variable_dtype, name="moments")
+        self.moments = RunningMoments(
+            momentum, synchronized, dtype=self.variable_dtype, name="moments"
+        )
 
     def build(self, input_shape):
         channels = (input_shape[-1],)
@@ -49,14 +53,14 @@ class FusedBatchNormalization(keras.layers.Layer):
             mean, variance = self.moments(x, training=False)
             if fused:
                 return _fused(x, scale, offset, mean, variance, self.epsilon, training=False)[0]
-        elif fused and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        elif fused and not (self.moments.synchronized and replicas.several()):
             x, mean, variance = _fused(x, scale, offset, None, None, self.epsilon, training=True)
             # The kernel divides by the batch's variance and returns N / (N - 1) times it.
             count = tf.cast(tf.size(x), variance.dtype) / x.shape[-1]
             self.moments.update(mean, variance * (1 - 1 / count))
             return x
         else:
-            mean, variance = global_moments(tf.cast(x, self.variable_dtype))
+            mean, variance = self.moments.of_batch(tf.cast(x, self.variable_dtype))
             self.moments.update(mean, variance)
         scale = scale * tf.math.rsqrt(variance + self.epsilon)
         offset = offset - mean * scale
@@ -68,6 +72,7 @@ class FusedBatchNormalization(keras.layers.Layer):
             "momentum": self.moments.momentum,
             "epsilon": self.epsilon,
             "affine": self.affine,
+            "synchronized": self.moments.synchronized,
         }
 
 
