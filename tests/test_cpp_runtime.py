@@ -174,7 +174,7 @@ def _vectors(randomize, **options):
 
 # The model of `tiny_model` and `randomize`, options of the export, and what `Served` takes besides.
 EXPORTED = {
-    "images": lambda tiny, _: (tiny((4, 4, 1), num_scales=2, levels=17), {}, {}),
+    "images": lambda tiny, _: (tiny((4, 4, 1), levels=17), {}, {}),
     "any size": lambda tiny, _: (
         tiny((4, 4, 3), num_scales=2, levels=256),
         {"image_size": "any"},
@@ -193,11 +193,11 @@ EXPORTED = {
         {"bfloat16_weights": True},
         {},
     ),
-    # bits/dim to within what design allows a bfloat16 conditioner.
+    # Scores are to be within 0.01 bits/dim of full precision, all else in full precision.
     "mixed precision": lambda tiny, _: (
         tiny((4, 4, 4), levels=256, dtype="mixed_bfloat16"),
         {},
-        {"bits": 0.01},
+        {"bits": 0.01, "model": tiny((4, 4, 4), levels=256)},
     ),
     "classes": lambda tiny, _: (tiny((4, 4, 1), num_classes=3, label_dropout=0.1), {}, {}),
     "vectors": lambda _, randomize: (_vectors(randomize), {}, {}),
@@ -212,7 +212,7 @@ def served(request, tiny_model, randomize, tmp_path_factory):
         return Served(model, SHIPPED / request.param / "1")
     model, options, details = EXPORTED[request.param](tiny_model, randomize)
     path = tfnvp.export_saved_model(model, tmp_path_factory.mktemp("export") / "tiny", **options)
-    return Served(model, path, **details)
+    return Served(**{"model": model, "path": path, **details})
 
 
 def answers_by_rows(served, shape, rows):
@@ -285,8 +285,8 @@ def wrong_requests(served):
     takes = f"{name} must be {'uint8' if served.images else 'float32'} [rows, {takes}], got shape"
     latents = np.zeros(data.shape, "float32")
     not_finite = latents.copy()
-    not_finite[1] = np.nan
-    yield "log_prob", {name: data[0]}, takes
+    not_finite[1], not_finite[3] = np.nan, np.inf
+    yield "log_prob", {name: data[0]}, takes + f"] [{' '.join(map(str, data[0].shape))}]"
     yield "log_prob", {name: data.flat[0]}, takes
     yield "log_prob", {name: data[..., :1]} if data.shape[-1] > 1 else {name: data[:, :2]}, takes
     yield "log_prob", {}, f"placeholder tensor 'log_prob_{name}'"
@@ -301,7 +301,9 @@ def wrong_requests(served):
         few = {"temperature": TEMPERATURES[:3]}
         yield "sample", seed | few, "temperature must have as many rows as seed, got] [3]"
     if not served.images:
-        yield "log_prob", {name: not_finite}, "vectors must be finite, got NaN or infinity"
+        for signature in ("log_prob", "encode"):
+            message = "vectors must be finite, got NaN or infinity"
+            yield signature, {name: not_finite}, message
         return
     top = served.model.levels - 1
     if top < 255:

@@ -25,7 +25,7 @@ def require(condition, message, value, *data):
         The value.
     """
     shown = [tf.as_string(tensor) for tensor in data]
-    asserted = tf.debugging.Assert(tf.reduce_all(condition), [message, *shown])
+    asserted = tf.debugging.Assert(tf.reduce_all(condition), [message, *shown], summarize=8)
     with tf.control_dependencies([asserted]):
         return tf.identity(value)
 
