@@ -174,7 +174,6 @@ def _vectors(randomize, **options):
 
 # The model of `tiny_model` and `randomize`, options of the export, and what `Served` takes besides.
 EXPORTED = {
-    "images": lambda tiny, _: (tiny((4, 4, 1), levels=17), {}, {}),
     "any size": lambda tiny, _: (
         tiny((4, 4, 3), num_scales=2, levels=256),
         {"image_size": "any"},
@@ -387,7 +386,7 @@ def test_what_cannot_be_answered_is_named_and_the_rest_goes_on(served, runtime):
         assert_answered(served, answer, signature, outputs)
 
 
-@pytest.mark.parametrize("served", ["images"], indirect=True)
+@pytest.mark.parametrize("served", ["digits"], indirect=True)
 def test_many_at_once_are_answered_the_same_in_the_same_memory(served, runtime):
     jobs, _ = answers_by_rows(served, served.own, (64, 3, 1, 0))
     jobs += [served.job(signature, inputs) for signature, inputs, _ in wrong_requests(served)]
