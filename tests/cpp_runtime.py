@@ -1,12 +1,13 @@
-"""Runs a SavedModel by the C++ loader, in a process without Python's TensorFlow.
+"""Runs SavedModels by the C++ loader, in a process without Python's TensorFlow.
 
-    python cpp_runtime.py LIBRARIES SAVED_MODEL JOBS RESULTS SECONDS
+    python cpp_runtime.py LIBRARIES
 
-LIBRARIES is the directory of TensorFlow's libraries, JOBS a pickle of a list of (feeds, names
-of fetches), feeds a dictionary of arrays by tensor name. RESULTS becomes a pickle of the answers to
-each job, lists of arrays or an error's (code, message); of the failures of 8 threads that then, for
-SECONDS, run jobs at random and compare; of how many they ran; and of the growth of memory, MB, from
-half-time to the end.
+LIBRARIES is the directory of TensorFlow's libraries. What comes in are pickles of a SavedModel's
+directory, of jobs, and of seconds; a job is (feeds, names of fetches), feeds a dictionary of arrays
+by tensor name. For each, out goes a pickle of the answers to each job, lists of arrays or an
+error's (code, message); of the failures of 8 threads that then, for these seconds, run jobs at
+random and compare; of how many they ran; and of the growth of memory, MB, from half-time to the
+end. A SavedModel stays loaded until another is asked for.
 """
 
 import ctypes
@@ -22,7 +23,6 @@ import numpy as np
 P = ctypes.c_void_p
 DTYPES = {1: np.float32, 3: np.int32, 4: np.uint8, 9: np.int64}
 STRING, TSTRING_SIZE = 7, 24
-INVALID_ARGUMENT = 3
 
 
 class Output(ctypes.Structure):
@@ -80,6 +80,13 @@ class Session:
         tf.TF_DeleteStatus(status)
         return [self._array(P(result)) for result in results] if code == 0 else (code, message)
 
+    def close(self):
+        status = P(self.tf.TF_NewStatus())
+        self.tf.TF_CloseSession(self.session, status)
+        self.tf.TF_DeleteSession(self.session, status)
+        self.tf.TF_DeleteGraph(self.graph)
+        self.tf.TF_DeleteStatus(status)
+
     def _output(self, name):
         operation, _, index = name.partition(":")
         found = self.tf.TF_GraphOperationByName(self.graph, operation.encode())
@@ -129,34 +136,46 @@ def memory():
     return int(line.split()[1]) / 1024
 
 
-def main(libraries, saved_model, jobs, results, seconds):
-    session = Session(library(libraries), saved_model)
-    jobs = pickle.loads(Path(jobs).read_bytes())
-    answers = [session.run(*job) for job in jobs]
-    assert "tensorflow" not in sys.modules
-    failures, runs, growth = [], 0, 0.0
-    if float(seconds):
-        end = time.monotonic() + float(seconds)
-        counts = [0] * 8
+def storm(session, jobs, answers, seconds):
+    """Failures of 8 threads, how many jobs they ran, and how memory grew."""
+    failures, counts = [], [0] * 8
+    end = time.monotonic() + seconds
 
-        def work(thread):
-            choose = random.Random(thread)
-            while time.monotonic() < end:
-                i = choose.randrange(len(jobs))
-                answer = session.run(*jobs[i])
-                counts[thread] += 1
-                if not close(answer, answers[i]):
-                    failures.append((i, str(answer)[:300]))
+    def work(thread):
+        choose = random.Random(thread)
+        while time.monotonic() < end:
+            i = choose.randrange(len(jobs))
+            answer = session.run(*jobs[i])
+            counts[thread] += 1
+            if not close(answer, answers[i]):
+                failures.append((i, str(answer)[:300]))
 
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        time.sleep(float(seconds) / 2)
-        half = memory()
-        for thread in threads:
-            thread.join()
-        runs, growth = sum(counts), memory() - half
-    Path(results).write_bytes(pickle.dumps((answers, failures, runs, growth)))
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(seconds / 2)
+    half = memory()
+    for thread in threads:
+        thread.join()
+    return failures, sum(counts), memory() - half
+
+
+def main(libraries):
+    tf, loaded, session = library(libraries), None, None
+    while True:
+        try:
+            saved_model, jobs, seconds = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        if saved_model != loaded:
+            if session:
+                session.close()
+            loaded, session = saved_model, Session(tf, saved_model)
+        answers = [session.run(*job) for job in jobs]
+        stormed = storm(session, jobs, answers, seconds) if seconds else ([], 0, 0.0)
+        assert "tensorflow" not in sys.modules
+        pickle.dump((answers, *stormed), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ _PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 _JPEG = b"\xff\xd8\xff"
 _HEADER = 26  # bytes of a PNG, up to the kind of its pixels
 _WITH_ALPHA = (4, 6)  # kinds of PNG pixels: grey and colour, each with alpha
-# Whole files alone can be told from broken ones by decoding them; the operation's name is then all
-# that an error of TensorFlow's has of ours.
+_PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"  # after which there may be anything
+# What is broken in between the decoder alone knows; the operation's name is then all that an error
+# of TensorFlow's has of ours.
 _DECODER = "image_bytes_must_hold_whole_PNG_or_JPEG_files"
 
 
@@ -24,7 +25,7 @@ def require(condition, message, value, *data):
         The value.
     """
     shown = [tf.as_string(tensor) for tensor in data]
-    asserted = tf.debugging.Assert(tf.reduce_all(condition), [message, *shown])
+    asserted = tf.debugging.Assert(tf.reduce_all(condition), [message, *shown], summarize=8)
     with tf.control_dependencies([asserted]):
         return tf.identity(value)
 
@@ -32,8 +33,8 @@ def require(condition, message, value, *data):
 def decode_files(files, shape):
     """The images of PNG and JPEG files.
 
-    A file that is neither, or has an alpha channel though none is asked for (or none though it is),
-    16 bits a value, or another size, is an InvalidArgument that names `image_bytes`.
+    A file that is neither, is cut off, or has an alpha channel though none is asked for (or none
+    though it is), 16 bits a value, or another size, is an InvalidArgument that names `image_bytes`.
 
     Args:
         files: strings [B], of one at least.
@@ -48,6 +49,8 @@ def decode_files(files, shape):
     # JPEG has no alpha.
     known, kinds = (png, "PNG") if channels == 4 else (png | jpeg, "PNG or JPEG")
     files = require(known, f"image_bytes must hold {kinds} files, got something else", files)
+    whole = tf.where(png, _holds(files, _PNG_END), _holds(files, _JPEG_END))
+    files = require(whole, f"image_bytes must hold whole {kinds} files, got one cut off", files)
     bits, kind = tf.where(png, header[:, 24], 8), header[:, 25]
     message = "image_bytes must hold images of up to 8 bits a value, got"
     files = require(bits <= 8, message, files, tf.reduce_max(bits))
@@ -65,7 +68,8 @@ def decode_files(files, shape):
             is_png, lambda: size, lambda: tf.image.extract_jpeg_shape(file, name=_DECODER)[:2]
         )
 
-    sizes = tf.stack([_big_endian(header[:, 16:20]), _big_endian(header[:, 20:24])], axis=1)
+    # The width comes first.
+    sizes = tf.stack([_big_endian(header[:, 20:24]), _big_endian(header[:, 16:20])], axis=1)
     spec = tf.TensorSpec([2], tf.int32)
     sizes = tf.map_fn(size_of, (files, png, sizes), fn_output_signature=spec)
     if height is None:
@@ -85,6 +89,10 @@ def decode_files(files, shape):
 
 def _starts_with(header, start):
     return tf.reduce_all(header[:, : len(start)] == list(start), axis=1)
+
+
+def _holds(files, mark):
+    return tf.strings.split(files, mark).row_lengths() > 1
 
 
 def _big_endian(four):

@@ -125,7 +125,9 @@ class ResidualNetwork(PureLayer):
                 return features
             return features + self.context_shifts[i](context)[:, tf.newaxis, tf.newaxis, :]
 
-        h = self.input_conv(tf.nn.relu(self._doubled(self.input_norm(x, training=training))))
+        joined = _joined if training else tf.concat
+        h = self._doubled(self.input_norm(x, training=training), joined)
+        h = self.input_conv(tf.nn.relu(h))
         h = shifted(h, 0)
         total = self.skips[0](h)
         for i, (norm1, conv1, norm2, conv2) in enumerate(self.block_layers, start=1):
@@ -133,17 +135,18 @@ class ResidualNetwork(PureLayer):
             h += conv2(tf.nn.relu(norm2(r, training=training)))
             total += self.skips[i](h)
         outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
-        log_scale, shift = tf.split(tf.cast(outputs, self.variable_dtype), 2, axis=-1)
-        return tf.concat([self.log_scale(log_scale), shift], axis=-1)
+        outputs = tf.cast(outputs, self.variable_dtype)
+        log_scale, shift = _halved(outputs) if training else tf.split(outputs, 2, axis=-1)
+        return joined([self.log_scale(log_scale), shift], axis=-1)
 
-    def _doubled(self, x):
+    def _doubled(self, x, joined):
         """The normalised input with its negation, and the mask where there is one."""
         if self.checkerboard_parity is None:
-            return tf.concat([x, -x], axis=-1)
+            return joined([x, -x], axis=-1)
         batch, height, width, _ = sizes(x)
         mask = checkerboard(height, width, self.checkerboard_parity, x.dtype)
         mask = tf.broadcast_to(mask, [batch, height, width, 1])
-        return tf.concat([2 * x, -2 * x, mask], axis=-1)
+        return joined([2 * x, -2 * x, mask], axis=-1)
 
     def compute_output_shape(self, x_shape, context_shape=None):
         return (*x_shape[:-1], 2 * self.channels)
@@ -159,3 +162,23 @@ class ResidualNetwork(PureLayer):
             "scale_l2": self.scale_l2,
             "synchronized": self.synchronized,
         }
+
+
+# TensorFlow's own gradients take the axis from the function that ran forward. That the function's
+# result is a constant XLA does not see, and compiles a training step anew at every step.
+
+
+def _joined(parts, axis):
+    """`tf.concat`."""
+
+    @tf.custom_gradient
+    def joined(*parts):
+        return tf.concat(parts, axis), lambda d: tf.split(d, [x.shape[axis] for x in parts], axis)
+
+    return joined(*parts)
+
+
+@tf.custom_gradient
+def _halved(x):
+    """`tf.split` in two, along the last axis."""
+    return tuple(tf.split(x, 2, axis=-1)), lambda *d: tf.concat(d, axis=-1)
