@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from train import Terminated, WorkerGone
+
 app = typer.Typer(add_completion=False)
 
 
@@ -85,7 +87,6 @@ def main(
         from tfnvp.checks import check_choice
         from train import hardware
         from train import recipe as recipes
-        from train.callbacks import Terminated
         from train.run import STRATEGIES, Settings, recorded_settings, train
 
         options = {"data": data, "image_size": image_size}
@@ -148,6 +149,10 @@ def main(
     except Terminated as error:
         print(f"train: {error}", file=sys.stderr)
         raise typer.Exit(128 + signal.SIGTERM) from None
+    except WorkerGone as error:
+        print(f"train: {error}", file=sys.stderr, flush=True)
+        # At once: TensorFlow would wait for the other workers.
+        os._exit(1)
 
 
 def _check_resumed(run_dir, given, recorded):

@@ -9,11 +9,8 @@ import signal
 import keras
 import tensorflow as tf
 
+from train import Terminated
 from train.checkpoint import steps_taken
-
-
-class Terminated(Exception):
-    """SIGTERM came: the state of the training is saved."""
 
 
 class BestModel(keras.callbacks.Callback):

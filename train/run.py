@@ -18,6 +18,7 @@ import tensorflow as tf
 import tfnvp
 from tfnvp import plotting
 from tfnvp.callbacks import Watch
+from train import WorkerGone
 from train.callbacks import BestModel, Checkpoint, History, StopAfter, StopWhereItDiverges
 from train.checkpoint import Checkpoints, steps_taken
 
@@ -76,7 +77,8 @@ def train(recipe, settings):
     Raises:
         ValueError: for settings or data that cannot be used, in which case no run directory is
             left, and for a training that diverges.
-        train.callbacks.Terminated: at SIGTERM, when the state is saved.
+        train.Terminated: at SIGTERM, when the state is saved.
+        train.WorkerGone: if another worker ends.
     """
     started = time.time()
     if settings.deterministic:
@@ -198,7 +200,9 @@ def _fit(recipe, settings, strategy, directory, pictures):
     ]
 
     def fit(data, epochs, steps):
-        if epochs:
+        if not epochs:
+            return
+        try:
             model.fit(
                 data,
                 validation_data=validation,
@@ -209,6 +213,13 @@ def _fit(recipe, settings, strategy, directory, pictures):
                 verbose=_verbosity(directory == settings.run_dir),
                 shuffle=False,  # the data set is shuffled already
             )
+        except tf.errors.OpError as error:
+            if settings.strategy != "multi_worker":
+                raise
+            reason = str(error).splitlines()[0]
+            raise WorkerGone(
+                f"another worker is gone: start all of them again with --resume ({reason})"
+            ) from error
 
     done = steps_taken(model)
     if settings.limit_steps is not None and done >= settings.limit_steps:

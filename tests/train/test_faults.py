@@ -1,10 +1,8 @@
 """Whatever ends a run, it goes on as if nothing had happened: in processes that really die."""
 
-import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,36 +12,12 @@ import pytest
 import tfnvp
 from train.checkpoint import Checkpoints
 
-ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
+from processes import run, start, state
+
 # Seven steps an epoch, the last one of 97 images.
 STEPS_PER_EPOCH, EPOCHS = 7, 3
 TRAINING = ["digits", "--no-export", "--batch-size", "200", "--epochs", str(EPOCHS)]
-
-
-def start(run_dir, *args, environment=None, **options):
-    """A process that trains in a directory."""
-    options["args"] = [*args, "--run-dir", str(run_dir)]
-    return subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "train" / "runner.py", json.dumps(options)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(run_dir, *args, **options):
-    """Its exit status and what it said of itself on standard error."""
-    process = start(run_dir, *args, **options)
-    _, errors = process.communicate(timeout=120)
-    said = [line for line in errors.splitlines() if line.startswith("train: ")]
-    return process.returncode, [line for line in said if "shuffle=True" not in line], errors
-
-
-def state(path):
-    with np.load(path) as file:
-        rows, *variables = (file[name] for name in file.files)
-    return json.loads(str(rows)), variables
 
 
 def test_a_run_that_is_killed_again_and_again_is_the_unbroken_one(tmp_path):
