@@ -43,4 +43,10 @@ def current_rows_counting():
     return getattr(_local, "counting", None)
 
 
+def rows_count(dtype):
+    """1, or 0 where the rows of this replica's batch do not count in statistics."""
+    counting = current_rows_counting()
+    return tf.ones([], dtype) if counting is None else tf.cast(counting, dtype)
+
+
 _local = threading.local()  # replicas are traced in threads of their own

@@ -67,9 +67,12 @@ class RunningMoments(keras.layers.Layer):
         # In few operations: there are hundreds of these in a model.
         batches = self.momentum * tf.convert_to_tensor(self.batches) + 1
         self.batches.assign(batches)
+        share = 1 / batches
+        if not self.synchronized:
+            share *= replicas.rows_count(share.dtype)
         for average, value in ((self.mean, mean), (self.variance, variance)):
             before = tf.convert_to_tensor(average)
-            average.assign(before + (value - before) / batches)
+            average.assign(before + (value - before) * share)
 
     def of_batch(self, x, weights=None):
         """Mean [C] and variance [C] of the batch; arguments as those of a call."""
@@ -85,31 +88,35 @@ class RunningMoments(keras.layers.Layer):
         squares = tf.math.squared_difference(x, mean)
         squares = squares if weights is None else weights * squares
         variance = tf.reduce_sum(squares, axes) / divisor
-        return self._over_replicas(count, mean, variance)
+        if self.meets_replicas():
+            _, mean, variance = over_replicas(count, mean, variance)
+        return mean, variance
 
-    def _over_replicas(self, count, mean, variance):
-        """Moments [C] over all replicas from those that each has of so many values."""
-        context = replicas.several()
-        if not self.synchronized or context is None:
-            return mean, variance
-        counting = replicas.current_rows_counting()
-        if counting is not None:
-            count *= tf.cast(counting, count.dtype)
-        # A row for each replica, in which the others have zeros: one exchange, where sums of values
-        # and then of squares about their mean would take two.
-        place = tf.one_hot(
-            context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=mean.dtype
-        )
-        rows = tf.concat([tf.reshape(count, [1]), mean, variance], axis=0)
-        rows = replicas.sum_over(place[:, tf.newaxis] * rows)
-        channels = mean.shape[0]
-        counts, means, variances = tf.split(rows, [1, channels, channels], axis=1)
-        shares = counts / tf.maximum(tf.reduce_sum(counts), 1)
-        mean = tf.reduce_sum(shares * means, axis=0)
-        variances += tf.math.squared_difference(means, mean)
-        return mean, tf.reduce_sum(shares * variances, axis=0)
+    def meets_replicas(self):
+        """Whether the moments here and now are those of several replicas' batches."""
+        return self.synchronized and replicas.several() is not None
 
     def get_config(self):
         config = super().get_config()
         config.pop("autocast", None)
         return {**config, "momentum": self.momentum, "synchronized": self.synchronized}
+
+
+def over_replicas(count, mean, variance):
+    """Count, mean [C] and variance [C] over all replicas from those of each one's values."""
+    context = replicas.several()
+    count *= replicas.rows_count(count.dtype)
+    # A row for each replica, in which the others have zeros: one exchange, where sums of values
+    # and then of squares about their mean would take two.
+    place = tf.one_hot(
+        context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=mean.dtype
+    )
+    rows = tf.concat([tf.reshape(count, [1]), mean, variance], axis=0)
+    rows = replicas.sum_over(place[:, tf.newaxis] * rows)
+    channels = mean.shape[0]
+    counts, means, variances = tf.split(rows, [1, channels, channels], axis=1)
+    # No rows on any replica must not divide zero by zero.
+    count = tf.maximum(tf.reduce_sum(counts), 1)
+    mean = tf.reduce_sum(counts * means, axis=0) / count
+    variances += tf.math.squared_difference(means, mean)
+    return count, mean, tf.reduce_sum(counts * variances, axis=0) / count

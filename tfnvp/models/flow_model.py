@@ -93,8 +93,8 @@ class FlowModel(Conditional, MultiWorkerFit, keras.Model):
         self._condition_on(num_classes, context_size, label_dropout, conditional_base)
         self._distribution = None
         self._functions = {}
-        self._loss = keras.metrics.Mean(name="loss")
-        self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
+        self._loss = keras.metrics.Mean(name="loss", dtype=self.variable_dtype)
+        self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim", dtype=self.variable_dtype)
         if distribution is not None:
             self._adopt(distribution)
             self.build()
