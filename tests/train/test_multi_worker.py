@@ -75,10 +75,12 @@ def test_workers_train_as_one_device_does_and_survive_the_death_of_one(tmp_path)
     (rows, variables), (rows_of_two, variables_of_two) = state(whole), state(resumed)
     for row, other in zip(rows, rows_of_two, strict=True):
         assert other == pytest.approx(row, rel=1e-4)
-    for one, other in zip(variables, variables_of_two, strict=True):
-        if one.dtype.kind == "f":
-            # Relative to the variable: an element that is nearly 0 has no digits of its own.
-            assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one) + 1e-6
+    # Of all together: some are nearly 0, and all their digits are rounding.
+    one, other = (
+        np.concatenate([v.ravel() for v in found if v.dtype.kind == "f"])
+        for found in (variables, variables_of_two)
+    )
+    assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one)
 
 
 PLAIN = """
