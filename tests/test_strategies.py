@@ -61,9 +61,11 @@ for name, (model, data) in cases.items():
     results[name] = [one, several]
     if name == "images":
         mirrored = trained
-results["float32"] = [None, fit(image, (images,), strategy.scope(), "float32")[1]]
 if replicas == 2:
-    results["float32"][0] = fit(image, (images,), contextlib.nullcontext(), "float32")[1]
+    results["float32"] = [
+        fit(image, (images,), scope, "float32")[1]
+        for scope in (contextlib.nullcontext(), strategy.scope())
+    ]
     own = lambda dtype: image(dtype, synchronized=False)
     results["own"] = fit(own, (images,), strategy.scope())[1]
 
@@ -106,8 +108,7 @@ def results(tmp_path_factory):
         out, errors = process.communicate()
         assert process.returncode == 0, errors
         found[replicas] = json.loads(out.splitlines()[-1])
-    for case in ("images", "float32"):
-        found[4][case][0] = found[2][case][0]
+    found[4]["images"][0] = found[2]["images"][0]
     return found
 
 
@@ -130,9 +131,9 @@ def test_replicas_train_as_one_device_does(replicas, case, results):
     compare(*results[replicas][case], tolerance=1e-9)
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
-def test_in_float32(replicas, results):
-    compare(*results[replicas]["float32"], tolerance=1e-4)
+def test_in_float32(results):
+    """Whose batch normalizations are fused, with a gradient of their own."""
+    compare(*results[2]["float32"], tolerance=1e-4)
 
 
 def test_batch_statistics_may_be_each_replicas_own(results):
