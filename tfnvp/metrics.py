@@ -4,6 +4,8 @@ import math
 
 import tensorflow as tf
 
+from tfnvp import replicas
+
 
 def bits_per_dim(log_prob, event_size, levels=1):
     """Log-densities in nats as bits per dimension.
@@ -35,8 +37,5 @@ def global_mean(values):
     The parts of all replicas add up to the mean, also where batches are uneven or a replica has no
     rows; without a strategy the part is the mean.
     """
-    count = tf.cast(tf.size(values), values.dtype)
-    context = tf.distribute.get_replica_context()
-    if context is not None and context.num_replicas_in_sync > 1:
-        count = context.all_reduce(tf.distribute.ReduceOp.SUM, count)
+    count = replicas.sum_over(tf.cast(tf.size(values), values.dtype))
     return tf.math.divide_no_nan(tf.reduce_sum(values), count)

@@ -24,7 +24,7 @@ class Recipe:
         description: one line.
         preset: name of the architecture in `tfnvp.presets`; None where `model` makes another.
         load: takes a split ("train", "validation" or "test"), a batch size and the keyword
-            arguments shuffle, seed and flip; gives a `tf.data.Dataset` of uint8 image batches.
+            arguments shuffle, seed, flip, epochs and indices, as `tfnvp.data.load` does.
         epochs: of training.
         batch_size: images a step.
         learning_rate: the peak, warmed up to from zero and, with `decay`, left by a cosine to zero.
@@ -35,8 +35,8 @@ class Recipe:
         flip: whether training images are mirrored left to right at random.
         mixed_precision: whether conditioners compute in bfloat16 where the hardware has it.
         overrides: constructor arguments of the model in place of the preset's.
-        steps_per_execution: steps that Keras runs at a time: more than one for steps of
-            milliseconds, around which its loop would take as long.
+        steps_per_execution: steps that Keras runs at a time, if they divide an epoch: more than
+            one for steps of milliseconds, around which its loop would take as long.
         paper_bits_per_dim: the paper's test figure for the same data and architecture, if any.
     """
 

@@ -1,11 +1,13 @@
 """One training run: from a recipe to a run directory and a SavedModel."""
 
-import csv
 import dataclasses
 import json
+import math
+import os
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,10 +18,15 @@ import tensorflow as tf
 import tfnvp
 from tfnvp import plotting
 from tfnvp.callbacks import Watch
-from train.callbacks import BestModel, StopAfter
+from train import WorkerGone
+from train.callbacks import BestModel, Checkpoint, History, StopAfter, StopWhereItDiverges
+from train.checkpoint import Checkpoints, steps_taken
 
 # How training is spread over devices.
-STRATEGIES = {"mirrored": tf.distribute.MirroredStrategy}
+STRATEGIES = {
+    "mirrored": tf.distribute.MirroredStrategy,
+    "multi_worker": tf.distribute.MultiWorkerMirroredStrategy,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Settings:
         limit_steps: optimizer steps in all, and batches of every evaluation; None for no limit.
         export_to: directory of the SavedModel's versions, a `Path`; None for no export.
         strategy: a name of `STRATEGIES`, or None to train on one device.
+        checkpoint_every: steps after which the training's state is saved, as after each epoch.
+        deterministic: whether TensorFlow's operations are to give the same bits each time.
     """
 
     recipe_name: str
@@ -50,6 +59,8 @@ class Settings:
     limit_steps: int | None
     export_to: Path | None
     strategy: str | None = None
+    checkpoint_every: int = 1000
+    deterministic: bool = False
 
 
 def train(recipe, settings):
@@ -60,79 +71,206 @@ def train(recipe, settings):
         settings: `Settings`.
 
     Returns:
-        A dictionary of the final figures: bits/dim of each split, seconds, images seen.
+        A dictionary of the final figures: bits/dim of each split, seconds, images seen. None on a
+        worker that is not the chief.
 
     Raises:
-        ValueError: for settings or data that cannot be used; no run directory is left then.
+        ValueError: for settings or data that cannot be used, in which case no run directory is
+            left, and for a training that diverges.
+        train.Terminated: at SIGTERM, when the state is saved.
+        train.WorkerGone: if another worker ends.
     """
     started = time.time()
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(settings.seed)
-    done = _epochs_done(settings)
+    # Before any operation, as several workers need it.
+    strategy = _strategy(settings.strategy)
+    if not _is_chief(strategy):
+        # It does all that the chief does, since much of that takes all workers; nobody reads it.
+        with tempfile.TemporaryDirectory() as scratch:
+            _fit(recipe, settings, strategy, Path(scratch), pictures={})
+        return None
+    _check_run_dir(settings)
+    fresh = not settings.run_dir.exists()
+    try:
+        pictures = recipe.pictures()
+        model, rows = _fit(recipe, settings, strategy, settings.run_dir, pictures)
+        figures = _finish(recipe, settings, model, rows, pictures, started)
+    except BaseException:
+        left = [settings.run_dir / "model.keras", *settings.run_dir.glob("checkpoints/*.npz")]
+        if fresh and not any(path.exists() for path in left):
+            shutil.rmtree(settings.run_dir, ignore_errors=True)
+        raise
+    shutil.rmtree(settings.run_dir / "checkpoints")
+    return figures
+
+
+def _strategy(name):
+    if name is None:
+        return tf.distribute.get_strategy()
+    if name == "multi_worker" and "TF_CONFIG" not in os.environ:
+        raise ValueError(
+            "--strategy multi_worker: the environment variable TF_CONFIG must name the workers and "
+            "which of them this is; docs/scaling.md shows how"
+        )
+    return STRATEGIES[name]()
+
+
+def _is_chief(strategy):
+    """Whether this process is the one that writes: the first worker, or the only one."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.task_type or resolver.task_id == 0
+
+
+def _check_run_dir(settings):
+    run_dir = settings.run_dir
+    if settings.resume:
+        if not list(run_dir.glob("checkpoints/*.npz")):
+            raise ValueError(f"--resume: {run_dir} holds no unfinished run")
+    elif run_dir.exists() and any(run_dir.iterdir()):
+        raise ValueError(
+            f"--run-dir {run_dir} is not empty: choose another, or --resume what it holds"
+        )
+
+
+def _fit(recipe, settings, strategy, directory, pictures):
+    """Trains from the start or from where the run stopped; all files go to a directory.
+
+    Returns:
+        The model, and the history of the epochs.
+    """
+
+    def load(epochs, **options):
+        options |= {"seed": settings.seed, "epochs": epochs}
+        return recipe.load("train", settings.batch_size, **options)
+
     # All that can be refused is, before a directory is made.
-    training = recipe.load(
-        "train", settings.batch_size, seed=settings.seed + done, flip=recipe.flip
-    )
+    steps_per_epoch = len(load(range(1)))
     validation = _limited(recipe.load("validation", settings.batch_size), settings)
     policy = "mixed_bfloat16" if settings.mixed_precision else "float32"
-    strategy = (
-        STRATEGIES[settings.strategy]() if settings.strategy else tf.distribute.get_strategy()
-    )
     with strategy.scope():
         model = recipe.model(remat=settings.remat, dtype=policy)
         model.compile(
-            optimizer=_optimizer(recipe, settings, len(training)),
-            # A limit is counted between executions.
-            steps_per_execution=1 if settings.limit_steps else recipe.steps_per_execution,
+            optimizer=_optimizer(recipe, settings, steps_per_epoch),
+            # A limit is counted between executions, and an epoch is a whole number of them.
+            steps_per_execution=1
+            if settings.limit_steps
+            else math.gcd(recipe.steps_per_execution, steps_per_epoch),
         )
+        model.optimizer.build(model.trainable_variables)
 
-    pictures = recipe.pictures()
-    fresh = not settings.run_dir.exists()
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        _write_config(recipe, settings, model)
+    rows = []
+    if settings.resume:
+        rows = Checkpoints(settings.run_dir / "checkpoints", model).restore()
+        if rows is None:
+            raise ValueError(f"--resume: {settings.run_dir} holds no state that is whole")
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_config(recipe, settings, model, directory)
+    if directory == settings.run_dir:
         print(f"{settings.recipe_name}: {recipe.description}; {model.count_params():,} parameters")
         print(f"run directory: {settings.run_dir}", flush=True)
-        model.fit(
-            training,
-            validation_data=validation,
-            epochs=settings.epochs,
-            callbacks=_callbacks(settings, pictures, best=_best_so_far(settings)),
-            verbose=1 if sys.stdout.isatty() else 2,
-            shuffle=False,  # the data set is shuffled already
+    checkpoints = Checkpoints(directory / "checkpoints", model)
+
+    def where(before, after):
+        """What a diverging training's message says of the steps in between."""
+        epoch, step = divmod(before, steps_per_epoch)
+        batches = load(range(epoch, epoch + 1), indices=True).skip(step).take(after - before)
+        indices = np.concatenate(list(batches)).tolist()
+        shown = ", ".join(map(str, indices[:256])) + (", ..." if len(indices) > 256 else "")
+        state = (
+            f"the weights before are in {paths[-1]}"
+            if (paths := checkpoints.paths())
+            else ("before were the initial weights")
         )
-        if not (settings.run_dir / "model.keras").exists():
-            raise ValueError(
-                "training diverged before its first validation: try a lower --learning-rate than "
-                f"{settings.learning_rate:g}"
+        return f"its batch had the rows {shown} of the training split; {state}; try a lower " + (
+            f"--learning-rate than {settings.learning_rate:g}"
+        )
+
+    best = min((row["val_bits_per_dim"] for row in rows), default=float("inf"))
+    logs = directory / "logs"
+    callbacks = [
+        StopWhereItDiverges(where),
+        BestModel(directory / "model.keras", best),
+        History(directory / "history.csv", rows),
+        keras.callbacks.TensorBoard(str(logs), write_graph=False),
+        Watch(pictures, directory / "watched", logs / "train", every=max(1, settings.epochs // 10)),
+        *([StopAfter(settings.limit_steps)] if settings.limit_steps else []),
+        Checkpoint(checkpoints, rows, settings.checkpoint_every, steps_per_epoch),
+    ]
+
+    def fit(data, epochs, steps):
+        if not epochs:
+            return
+        try:
+            model.fit(
+                data,
+                validation_data=validation,
+                initial_epoch=epochs.start,
+                epochs=epochs.stop,
+                steps_per_epoch=steps,
+                callbacks=callbacks,
+                verbose=_verbosity(directory == settings.run_dir),
+                shuffle=False,  # the data set is shuffled already
             )
-        images_seen = _images_seen(model, recipe, settings)
-        model = keras.models.load_model(settings.run_dir / "model.keras")
-        figures = {
-            split: _limited(recipe.load(split, settings.batch_size, shuffle=False), settings)
-            for split in tfnvp.data.SPLITS
-        }
-        figures = {
-            split: model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
-            for split, images in figures.items()
-        }
-        if model.num_classes:
-            images = _limited(recipe.load("test", settings.batch_size), settings)
-            figures["accuracy"] = _accuracy(model, images)
-        for name, draw in pictures.items():
-            plotting.save_png(draw(model), settings.run_dir / f"{name}.png")
-        rows = _history(settings.run_dir)
-        history = {name: [row[name] for row in rows] for name in rows[0]}
-        plotting.training_curves(history).savefig(settings.run_dir / "curves.png")
-        figures |= {"seconds": time.time() - started, "images_seen": images_seen}
-        card = _card(figures, recipe, settings, model)
-        exported = settings.export_to and tfnvp.export_saved_model(
-            model, settings.export_to, card=card
+        except tf.errors.OpError as error:
+            if settings.strategy != "multi_worker":
+                raise
+            reason = str(error).splitlines()[0]
+            raise WorkerGone(
+                f"another worker is gone: start all of them again with --resume ({reason})"
+            ) from error
+
+    done = steps_taken(model)
+    if settings.limit_steps is not None and done >= settings.limit_steps:
+        return model, rows
+    first, last = len(rows), settings.epochs
+    if step := done - first * steps_per_epoch:
+        half = range(first, first + 1)
+        fit(load(half, flip=recipe.flip).skip(step), half, steps_per_epoch - step)
+        first += 1
+        if model.stop_training:
+            return model, rows
+    rest = range(first, last)
+    fit(load(rest, flip=recipe.flip), rest, steps_per_epoch)
+    return model, rows
+
+
+def _verbosity(chief):
+    if not chief:
+        return 0
+    return 1 if sys.stdout.isatty() else 2
+
+
+def _finish(recipe, settings, model, rows, pictures, started):
+    """Evaluates the best model, draws, exports and says the figures."""
+    run_dir = settings.run_dir
+    if not (run_dir / "model.keras").exists():
+        raise ValueError(
+            "training diverged: no validation gave a number; try a lower --learning-rate than "
+            f"{settings.learning_rate:g}"
         )
-    except BaseException:
-        if fresh and not (settings.run_dir / "model.keras").exists():
-            shutil.rmtree(settings.run_dir, ignore_errors=True)
-        raise
-    _write_json(settings.run_dir / "card.json", card)
+    images_seen = _images_seen(model, recipe, settings)
+    model = keras.models.load_model(run_dir / "model.keras")
+    figures = {
+        split: _limited(recipe.load(split, settings.batch_size, shuffle=False), settings)
+        for split in tfnvp.data.SPLITS
+    }
+    figures = {
+        split: model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
+        for split, images in figures.items()
+    }
+    if model.num_classes:
+        images = _limited(recipe.load("test", settings.batch_size), settings)
+        figures["accuracy"] = _accuracy(model, images)
+    for name, draw in pictures.items():
+        plotting.save_png(draw(model), run_dir / f"{name}.png")
+    history = {name: [row[name] for row in rows] for name in rows[0]}
+    plotting.training_curves(history).savefig(run_dir / "curves.png")
+    figures |= {"seconds": time.time() - started, "images_seen": images_seen}
+    card = _card(figures, recipe, settings, model)
+    exported = settings.export_to and tfnvp.export_saved_model(model, settings.export_to, card=card)
+    _write_json(run_dir / "card.json", card)
     _print_table(figures, recipe.report(model), settings, exported)
     return figures
 
@@ -152,49 +290,6 @@ def _optimizer(recipe, settings, steps_per_epoch):
     return recipe.optimizer(steps, settings.learning_rate)
 
 
-def _callbacks(settings, pictures, best):
-    run_dir, logs = settings.run_dir, settings.run_dir / "logs"
-    callbacks = [
-        # Before all others: what it restores is theirs to go on from.
-        keras.callbacks.BackupAndRestore(str(run_dir / "backup")),
-        keras.callbacks.TerminateOnNaN(),
-        BestModel(run_dir / "model.keras", best),
-        keras.callbacks.CSVLogger(str(run_dir / "history.csv"), append=settings.resume),
-        keras.callbacks.TensorBoard(str(logs), write_graph=False),
-        Watch(pictures, run_dir / "watched", logs / "train", every=max(1, settings.epochs // 10)),
-    ]
-    if settings.limit_steps is not None:
-        callbacks.append(StopAfter(settings.limit_steps))
-    return callbacks
-
-
-def _epochs_done(settings):
-    """Epochs that an earlier part of the run completed."""
-    run_dir = settings.run_dir
-    if not settings.resume:
-        if run_dir.exists() and any(run_dir.iterdir()):
-            raise ValueError(
-                f"--run-dir {run_dir} is not empty: choose another, or --resume what it holds"
-            )
-        return 0
-    if not (run_dir / "backup").is_dir():
-        raise ValueError(f"--resume: {run_dir} holds no unfinished run")
-    return len(_history(run_dir))
-
-
-def _best_so_far(settings):
-    history = _history(settings.run_dir) if settings.resume else []
-    return min((float(row["val_bits_per_dim"]) for row in history), default=float("inf"))
-
-
-def _history(run_dir):
-    path = run_dir / "history.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
 def _limited(images, settings):
     return images if settings.limit_steps is None else images.take(settings.limit_steps)
 
@@ -203,19 +298,32 @@ def _images_seen(model, recipe, settings):
     """Images that the optimizer has seen, over all parts of the run."""
     images = len(recipe.load("train", None))
     epochs, steps = divmod(
-        int(keras.ops.convert_to_numpy(model.optimizer.iterations)),
+        steps_taken(model),
         -(-images // settings.batch_size),
     )
     return epochs * images + steps * settings.batch_size
 
 
-def _write_config(recipe, settings, model):
+def recorded_settings(run_dir):
+    """The settings that a run was started with, a dictionary.
+
+    Raises:
+        ValueError: if the directory holds no run.
+    """
+    path = run_dir / "config.json"
+    try:
+        return json.loads(path.read_text())["settings"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"--resume: {run_dir} holds no unfinished run") from error
+
+
+def _write_config(recipe, settings, model, directory):
     config = {
         "recipe": dataclasses.asdict(recipe) | {"load": str(recipe.load)},
         "settings": dataclasses.asdict(settings),
         "model": model.get_config(),
     }
-    _write_json(settings.run_dir / "config.json", _circumstances() | config)
+    _write_json(directory / "config.json", _circumstances() | config)
 
 
 def _card(figures, recipe, settings, model):

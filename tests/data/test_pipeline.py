@@ -15,8 +15,9 @@ def _numbered(n, height=2, width=3):
     return tf.data.Dataset.from_tensor_slices(images)
 
 
-def _feed(images, split="train", batch_size=None, *, shuffle=None, seed=0, flip=False):
-    return pipeline.feed(images, split, batch_size, shuffle=shuffle, seed=seed, flip=flip)
+def _feed(images, split="train", batch_size=None, *, shuffle=None, seed=0, flip=False, **options):
+    options |= {"shuffle": shuffle, "seed": seed, "flip": flip}
+    return pipeline.feed(images, split, batch_size, **options)
 
 
 def _epoch(dataset):
@@ -87,6 +88,34 @@ def test_repeat_goes_on_as_epochs_do(flip):
     np.testing.assert_array_equal(
         _epoch(_feed(_numbered(20), seed=1, flip=flip).repeat(2)), expected
     )
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_an_epoch_is_decided_by_its_number_and_the_seed(flip):
+    """Whatever came before it, and whatever the seed of TensorFlow."""
+    whole = _epoch(_feed(_numbered(20), batch_size=6, flip=flip, epochs=range(3)))
+    tf.random.set_seed(5)
+    last = _feed(_numbered(20), batch_size=6, flip=flip, epochs=range(2, 3))
+    assert len(last) == 4
+    np.testing.assert_array_equal(_epoch(last), whole[40:])
+    orders = whole.max(axis=(1, 2, 3)).reshape(3, 20)
+    np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(20), [3, 1]))
+    assert len({tuple(order) for order in orders}) == 3
+    other = _feed(_numbered(20), batch_size=6, flip=flip, epochs=range(2, 3), seed=1)
+    assert (_epoch(other) != whole[40:]).any()
+
+
+def test_indices_are_those_of_the_images():
+    images = _feed(_numbered(20), batch_size=6, flip=True, epochs=range(3))
+    indices = _feed(_numbered(20), batch_size=6, flip=True, epochs=range(3), indices=True)
+    assert [batch.shape for batch in indices][:4] == [(6,), (6,), (6,), (2,)]
+    np.testing.assert_array_equal(np.concatenate(list(indices)), _order(images))
+
+
+@pytest.mark.parametrize("epochs", [3, range(0, 4, 2), range(-1, 2)])
+def test_bad_epochs(epochs):
+    with pytest.raises(ValueError, match=r"^epochs must be a range of numbers from 0 up"):
+        tfnvp.data.load("digits", epochs=epochs)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, "8", True])

@@ -109,28 +109,6 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
     assert f"test bits/dim        {figures['test']:.3f}" in printed
 
 
-def test_a_run_that_was_cut_off_is_resumed(tmp_path, monkeypatch):
-    class Cut(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1:
-                raise KeyboardInterrupt
-
-    callbacks = train.run._callbacks
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train.run, "_callbacks", lambda *a, **k: [*callbacks(*a, **k), Cut()])
-        train.run.train(tiny("digits"), settings(tmp_path))
-    run_dir = tmp_path / "run"
-    first = history(run_dir)
-    assert len(first) == 1
-    figures = train.run.train(tiny("digits"), settings(tmp_path, resume=True))
-    assert [row["epoch"] for row in history(run_dir)] == ["0", "1"]
-    assert history(run_dir)[0] == first[0]
-    assert figures["images_seen"] == 2 * 1297
-    assert figures["validation"] < float(first[0]["val_bits_per_dim"])
-    with pytest.raises(ValueError, match="holds no unfinished run"):
-        train.run.train(tiny("digits"), settings(tmp_path, resume=True))
-
-
 @pytest.fixture
 def folder(tmp_path):
     directory = tmp_path / "images"
@@ -246,8 +224,10 @@ def test_limit_steps_counts_over_epochs(tmp_path):
         (["digits", "--run-dir", "{new}", "--learning-rate", "0"], "--learning-rate"),
         (
             ["digits", "--run-dir", "{new}", "--strategy", "two"],
-            "--strategy 'two'; known: mirrored",
+            "--strategy 'two'; known: mirrored, multi_worker",
         ),
+        (["digits", "--run-dir", "{new}", "--strategy", "multi_worker"], "TF_CONFIG"),
+        (["digits", "--strategy", "multi_worker"], "needs --run-dir"),
         (["digits", "--run-dir", "/proc/nosuch"], "/proc/nosuch"),
         (["cifar10_small", "--run-dir", "{new}"], "TFDS_DATA_DIR"),
         (["lsun_tower", "--run-dir", "{new}"], "tfds.load('lsun/tower:3.1.0')"),

@@ -61,6 +61,8 @@ def load(
     seed: int = 0,
     flip: bool = False,
     labels: bool = False,
+    epochs: range | None = None,
+    indices: bool = False,
 ) -> tf.data.Dataset:
     """A named set as a pipeline of uint8 images, or of vectors.
 
@@ -131,4 +133,6 @@ def load(
         shuffle=shuffle,
         seed=seed,
         flip=flip,
+        epochs=epochs,
+        indices=indices,
     )

@@ -24,6 +24,8 @@ def load_folder(
     shuffle: bool | None = None,
     seed: int = 0,
     flip: bool = False,
+    epochs: range | None = None,
+    indices: bool = False,
 ) -> tf.data.Dataset:
     """A directory of PNG and JPEG files as a pipeline of uint8 images.
 
@@ -42,7 +44,7 @@ def load_folder(
     Args:
         directory: the directory.
         image_size: height and width of the images, in pixels.
-        split, batch_size, shuffle, seed, flip: as `tfnvp.data.load` has them.
+        split, batch_size, shuffle, seed, flip, epochs, indices: as `tfnvp.data.load` has them.
 
     Returns:
         A `tf.data.Dataset` of known cardinality, of uint8 [image_size, image_size, 3], or
@@ -80,7 +82,16 @@ def load_folder(
     validation, test, train = np.split(order, [held_out, 2 * held_out])
     rows = {"train": train, "validation": validation, "test": test}[split]
     dataset = tf.data.Dataset.from_tensor_slices(images[rows])
-    return pipeline.feed(dataset, split, batch_size, shuffle=shuffle, seed=seed, flip=flip)
+    return pipeline.feed(
+        dataset,
+        split,
+        batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        flip=flip,
+        epochs=epochs,
+        indices=indices,
+    )
 
 
 def _find(directory: str) -> list[str]:

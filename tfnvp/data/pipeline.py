@@ -50,6 +50,8 @@ def feed(
     shuffle: bool | None,
     seed: int,
     flip: bool,
+    epochs: range | None = None,
+    indices: bool = False,
 ) -> tf.data.Dataset:
     """Shuffles, crops, batches, flips and prefetches; arguments are those of `tfnvp.data.load`.
 
@@ -62,17 +64,57 @@ def feed(
         uint8 [H, W, C], or [B, H, W, C] with a batch size, or pairs; of known cardinality.
     """
     shuffle = split == "train" if shuffle is None else shuffle
-    if shuffle:
-        # The whole set in the buffer where it fits: a smaller one leaves neighbours close together.
-        buffer = min(int(images.cardinality()), _SHUFFLE_BYTES // _image_bytes(images))
-        images = images.shuffle(max(1, buffer), seed=seed, reshuffle_each_iteration=True)
+    # The whole set in the buffer where it fits: a smaller one leaves neighbours close together.
+    count = int(images.cardinality())
+    buffer = max(1, min(count, _SHUFFLE_BYTES // _image_bytes(images))) if shuffle else None
+    if indices:
+        images, image_shape, flip = tf.data.Dataset.range(count), None, False
+
+    def epoch(seed):
+        return _epoch(images, batch_size, image_shape, buffer, seed, flip)
+
+    def numbered(number):
+        # The seed of all of TensorFlow's operations, were it 0, would be compared with a tensor.
+        tf.compat.v1.set_random_seed(1)
+        return epoch(_epoch_seed(seed, number))
+
+    if epochs is None:
+        batches = epoch(seed)
+    else:
+        _check_epochs(epochs)
+        batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(numbered)
+        length = len(epoch(seed)) * len(epochs)
+        batches = batches.apply(tf.data.experimental.assert_cardinality(length))
+    # On several workers each takes its part of every batch: by files they would be other batches.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _epoch(images, batch_size, image_shape, buffer, seed, flip):
+    """One epoch, with a buffer in a random order."""
+    if buffer is not None:
+        images = images.shuffle(buffer, seed=seed, reshuffle_each_iteration=True)
     if image_shape is not None and _image_spec(images).shape != image_shape:
-        images = _crop(images, image_shape, seed if shuffle else None)
+        images = _crop(images, image_shape, None if buffer is None else seed)
     if batch_size is not None:
         images = images.batch(batch_size, num_parallel_calls=tf.data.AUTOTUNE)
-    if flip:
-        images = _flip(images, seed)
-    return images.prefetch(tf.data.AUTOTUNE)
+    return _flip(images, seed) if flip else images
+
+
+def _epoch_seed(seed, number):
+    """A seed for an epoch from that of all and the epoch's number."""
+    # Of no more bits than a seed of `tf.random` has.
+    return tf.random.stateless_uniform(
+        [], [seed, number], maxval=2**31 - 1, dtype=tf.int64, alg="philox"
+    )
+
+
+def _check_epochs(epochs):
+    if not isinstance(epochs, range) or epochs.step != 1 or epochs.start < 0:
+        raise ValueError(
+            f"epochs must be a range of numbers from 0 up, such as range(10), got epochs={epochs!r}"
+        )
 
 
 def _image_spec(images: tf.data.Dataset) -> tf.TensorSpec:

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfnvp import replicas
+
 
 @keras.saving.register_keras_serializable(package="tfnvp")
 class Dequantization(keras.layers.Layer):
@@ -61,8 +63,8 @@ class Dequantization(keras.layers.Layer):
 def fresh_seed(generator):
     """The next seed [2] of a `keras.random.SeedGenerator`, another one on each replica."""
     seed = tf.cast(generator.next(), tf.int32)
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    context = replicas.several()
+    if context is None:
         return seed
     # The generator's state is the same on every replica.
     replica = tf.cast(context.replica_id_in_sync_group, tf.int32)

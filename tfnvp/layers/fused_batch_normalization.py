@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from tfnvp.layers.running_moments import RunningMoments, global_moments
+from tfnvp import replicas
+from tfnvp.layers.running_moments import RunningMoments, over_replicas
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -13,13 +14,13 @@ class FusedBatchNormalization(keras.layers.Layer):
     Keras' own layer spells the arithmetic out and turns bfloat16 into float32 for it, which costs
     about twice the time on a CPU. Training normalises by the batch; inference by averages over the
     last batches that, as `RunningMoments` keeps them, have no start value to forget. In float64,
-    which the kernel does not have, and under several replicas, whose batches are normalised as one,
-    the arithmetic is spelt out here too.
+    which the kernel does not have, the arithmetic is spelt out here too.
 
     Args:
         momentum: of the averages used in inference.
         epsilon: added to the variance.
         affine: whether the normalised features are scaled and shifted by learned factors.
+        synchronized: whether the batches of all replicas are normalised as one.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -29,11 +30,13 @@ class FusedBatchNormalization(keras.layers.Layer):
         A tensor of x's shape, in the compute dtype.
     """
 
-    def __init__(self, momentum=0.9, epsilon=1e-4, affine=True, **kwargs):
+    def __init__(self, momentum=0.9, epsilon=1e-4, affine=True, synchronized=True, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
         self.affine = affine
-        self.moments = RunningMoments(momentum, dtype=self.variable_dtype, name="moments")
+        self.moments = RunningMoments(
+            momentum, synchronized, dtype=self.variable_dtype, name="moments"
+        )
 
     def build(self, input_shape):
         channels = (input_shape[-1],)
@@ -49,14 +52,16 @@ class FusedBatchNormalization(keras.layers.Layer):
             mean, variance = self.moments(x, training=False)
             if fused:
                 return _fused(x, scale, offset, mean, variance, self.epsilon, training=False)[0]
-        elif fused and tf.distribute.get_strategy().num_replicas_in_sync == 1:
-            x, mean, variance = _fused(x, scale, offset, None, None, self.epsilon, training=True)
-            # The kernel divides by the batch's variance and returns N / (N - 1) times it.
-            count = tf.cast(tf.size(x), variance.dtype) / x.shape[-1]
-            self.moments.update(mean, variance * (1 - 1 / count))
+        elif fused and self.moments.meets_replicas():
+            x, mean, variance = _fused_over_replicas(x, scale, offset, self.epsilon)
+            self.moments.update(mean, variance)
+            return x
+        elif fused:
+            x, mean, variance, _ = _fused_training(x, scale, offset, self.epsilon)
+            self.moments.update(mean, variance)
             return x
         else:
-            mean, variance = global_moments(tf.cast(x, self.variable_dtype))
+            mean, variance = self.moments.of_batch(tf.cast(x, self.variable_dtype))
             self.moments.update(mean, variance)
         scale = scale * tf.math.rsqrt(variance + self.epsilon)
         offset = offset - mean * scale
@@ -68,6 +73,7 @@ class FusedBatchNormalization(keras.layers.Layer):
             "momentum": self.moments.momentum,
             "epsilon": self.epsilon,
             "affine": self.affine,
+            "synchronized": self.moments.synchronized,
         }
 
 
@@ -75,3 +81,50 @@ def _fused(x, scale, offset, mean, variance, epsilon, training):
     return tf.compat.v1.nn.fused_batch_norm(
         x, scale, offset, mean, variance, epsilon=epsilon, is_training=training
     )
+
+
+def _fused_training(x, scale, offset, epsilon):
+    """x normalised by the batch, the batch's moments [C], and of how many values they are."""
+    y, mean, variance = _fused(x, scale, offset, None, None, epsilon, training=True)
+    count = tf.cast(tf.size(x), variance.dtype) / x.shape[-1]
+    # The kernel divides by the batch's variance and returns N / (N - 1) times it.
+    return y, mean, variance * (1 - 1 / count), count
+
+
+def _fused_over_replicas(x, scale, offset, epsilon):
+    """x normalised by the batches of all replicas, and their moments [C]."""
+    rows_count = replicas.rows_count(scale.dtype)
+
+    @tf.custom_gradient
+    def normalised(x, scale, offset):
+        _, mean, variance, count = _fused_training(x, scale, offset, epsilon)
+        count, mean, variance = over_replicas(count, mean, variance)
+        y = _fused(x, scale, offset, mean, variance, epsilon, training=False)[0]
+
+        # The kernel's gradient for given moments, and what comes through these: with n normalised
+        # x, dL/dx = scale / std (dL/dy - mean of dL/dy - n * mean of (n * dL/dy)).
+        def gradient(upstream, *_):
+            given = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=upstream,
+                x=x,
+                scale=scale,
+                reserve_space_1=mean,
+                reserve_space_2=variance,
+                reserve_space_3=tf.zeros([0]),
+                epsilon=epsilon,
+                is_training=False,
+            )
+            to_scale, to_offset = given.scale_backprop, given.offset_backprop
+            mean_of_dy, mean_of_n_dy = tf.unstack(
+                replicas.sum_over(tf.stack([to_offset, to_scale])) / count
+            )
+            inverse_std = tf.math.rsqrt(variance + epsilon)
+            factor = rows_count * scale * inverse_std
+            slope = factor * mean_of_n_dy * inverse_std
+            level = factor * mean_of_dy - slope * mean
+            through = tf.cast(slope, x.dtype) * x + tf.cast(level, x.dtype)
+            return given.x_backprop - through, to_scale, to_offset
+
+        return (y, mean, variance), gradient
+
+    return normalised(x, scale, offset)

@@ -6,6 +6,8 @@ import threading
 import keras
 import tensorflow as tf
 
+from tfnvp.replicas import current_rows_counting, rows_counting, several
+
 
 class PureLayer(keras.layers.Layer):
     """A layer whose computation many layers of the same configuration share.
@@ -39,12 +41,12 @@ class PureLayer(keras.layers.Layer):
         inputs = [x] if context is None else [x, context]
         if tf.executing_eagerly():
             return self.compute(*inputs, training=training)
-        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        if several() is None:
             function = _shared_function(self, training)
         elif self.remat and training:
             function = _pure_function(remat=True, training=True)
         else:
-            # Replicas meet in the middle, where a function cannot be left.
+            # Replicas may meet in the middle, where a function cannot be left.
             return self.compute(*inputs, training=training)
         weights = [tf.convert_to_tensor(variable) for variable in self.variables]
         with _running(self):
@@ -108,11 +110,11 @@ def _pure_function(remat, training):
         return pure
 
     def rematerialised(inputs, weights):
-        layer = _local.layer
+        layer, counting = _local.layer, current_rows_counting()
 
         # Called twice, the second time when the gradient is.
         def again(*tensors):
-            with _running(layer):
+            with _running(layer), rows_counting(counting):
                 return pure(tensors[: len(inputs)], tensors[len(inputs) :])
 
         return tf.recompute_grad(again)(*inputs, *weights)

@@ -34,6 +34,7 @@ class ResidualNetwork(PureLayer):
             channel halves.
         momentum: of the batch normalizations' averages, see `RunningMoments`.
         scale_l2: L2 coefficient on the lengths of the weight-normalised kernels.
+        synchronized: whether the batches of all replicas are normalised as one, under a strategy.
         **kwargs: further arguments of `PureLayer`: `remat`, and those of `keras.layers.Layer`.
 
     Call arguments:
@@ -55,6 +56,7 @@ class ResidualNetwork(PureLayer):
         checkerboard_parity=None,
         momentum=0.9,
         scale_l2=5e-5,
+        synchronized=True,
         **kwargs,
     ):
         if not isinstance(blocks, int) or blocks < 0:
@@ -66,9 +68,11 @@ class ResidualNetwork(PureLayer):
         self.checkerboard_parity = checkerboard_parity
         self.momentum = momentum
         self.scale_l2 = scale_l2
+        self.synchronized = synchronized
 
         def norm(name, **options):
-            return FusedBatchNormalization(momentum, dtype=self.dtype_policy, name=name, **options)
+            options |= {"synchronized": synchronized, "dtype": self.dtype_policy}
+            return FusedBatchNormalization(momentum, name=name, **options)
 
         def conv(name, filters, size, **options):
             if options.get("use_scale", True):
@@ -156,6 +160,7 @@ class ResidualNetwork(PureLayer):
             "checkerboard_parity": self.checkerboard_parity,
             "momentum": self.momentum,
             "scale_l2": self.scale_l2,
+            "synchronized": self.synchronized,
         }
 
 

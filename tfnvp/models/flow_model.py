@@ -3,15 +3,16 @@
 import keras
 import tensorflow as tf
 
-from tfnvp import metrics
+from tfnvp import metrics, replicas
 from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
 from tfnvp.checks import plain_errors
 from tfnvp.models.conditional import Conditional
 from tfnvp.models.full_precision import full_precision
+from tfnvp.models.multi_worker import MultiWorkerFit
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class FlowModel(Conditional, keras.Model):
+class FlowModel(Conditional, MultiWorkerFit, keras.Model):
     """A Keras model that fits a TFP distribution by maximum likelihood.
 
     The trainable variables are those of the Keras layers that the distribution's bijectors hold,
@@ -92,8 +93,8 @@ class FlowModel(Conditional, keras.Model):
         self._condition_on(num_classes, context_size, label_dropout, conditional_base)
         self._distribution = None
         self._functions = {}
-        self._loss = keras.metrics.Mean(name="loss")
-        self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim")
+        self._loss = keras.metrics.Mean(name="loss", dtype=self.variable_dtype)
+        self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim", dtype=self.variable_dtype)
         if distribution is not None:
             self._adopt(distribution)
             self.build()
@@ -189,6 +190,15 @@ class FlowModel(Conditional, keras.Model):
         }
 
     def call(self, x, labels=None, training=None):
+        if replicas.several() is None:
+            return self._log_prob(x, labels, training)
+        # The last batch of an epoch may leave a replica without rows.
+        rows = tf.shape(x)[0]
+        with replicas.rows_counting(tf.minimum(rows, 1)):
+            log_prob = self._log_prob(_at_least_one(x), _at_least_one(labels), training)
+        return log_prob[:rows]
+
+    def _log_prob(self, x, labels, training):
         distribution = self._conditioned(self._unconditioned, labels, training)
         return distribution.log_prob(self._continuous(x, training))
 
@@ -228,8 +238,9 @@ class FlowModel(Conditional, keras.Model):
         with tf.GradientTape() as tape:
             bits = self.bits(self(x, labels, training=True))
             penalty = self._penalty(bits.dtype)
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            loss = metrics.global_mean(bits) + penalty / replicas
+            # Of each replica, its part: they add up.
+            parts = tf.distribute.get_strategy().num_replicas_in_sync
+            loss = metrics.global_mean(bits) + penalty / parts
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_weights)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
@@ -263,7 +274,7 @@ class FlowModel(Conditional, keras.Model):
         # Sums and counts over rows: right for a last batch that is smaller.
         self._bits_per_dim.update_state(bits)
         self._loss.update_state(bits + penalty)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self.for_keras({metric.name: metric.result() for metric in self.metrics})
 
     @property
     def metrics(self):
@@ -276,8 +287,9 @@ class FlowModel(Conditional, keras.Model):
         A first step that is refused while it is traced would leave them half made.
         """
         if not self.optimizer.built:
-            _ = self._unconditioned
-            self.optimizer.build(self.trainable_variables)
+            with self.distribute_strategy.scope():
+                _ = self._unconditioned
+                self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
     def fit(self, *args, **kwargs):
@@ -451,10 +463,11 @@ def stateless_seed(seed):
 
 
 def _at_least_one(rows):
-    """A row of zeros in place of none."""
-    if rows is None or rows.shape.rank == 0 or rows.shape[0] != 0:
+    """The rows, or one of zeros in place of none."""
+    if rows is None or rows.shape.rank == 0:
         return rows
-    return tf.zeros([1, *rows.shape[1:]], rows.dtype)
+    missing = 1 - tf.minimum(tf.shape(rows)[0], 1)
+    return tf.pad(rows, [[0, missing], *[[0, 0]] * (rows.shape.rank - 1)])
 
 
 def _any_rows(x):

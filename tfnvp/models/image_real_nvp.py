@@ -50,6 +50,8 @@ class ImageRealNVP(FlowModel):
         mixing: whether an `InvertibleConv1x1` comes before each coupling (beyond the paper).
         remat: whether training computes each conditioner again for its gradient instead of keeping
             what is inside it: less memory, more time; nothing else changes.
+        synchronized: whether batch normalizations take the batches of all replicas as one, under a
+            strategy, so that training is that of one device; each replica's own if not.
         **kwargs: further arguments of `FlowModel`: `num_classes`, `context_size`, `label_dropout`,
             `conditional_base`, and those of `keras.Model`, such as `dtype`.
 
@@ -75,6 +77,7 @@ class ImageRealNVP(FlowModel):
         scale_l2=5e-5,
         mixing=False,
         remat=False,
+        synchronized=True,
         **kwargs,
     ):
         for name, value in (
@@ -94,6 +97,7 @@ class ImageRealNVP(FlowModel):
         self.scale_l2 = scale_l2
         self.mixing = mixing
         self.remat = remat
+        self.synchronized = synchronized
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
         self.dequantization = Dequantization(levels, dtype=self.variable_dtype)
         self.dequantization.build((None, *self.image_shape))
@@ -139,6 +143,7 @@ class ImageRealNVP(FlowModel):
             "scale_l2": self.scale_l2,
             "mixing": self.mixing,
             "remat": self.remat,
+            "synchronized": self.synchronized,
         }
 
     # Architecture.
@@ -181,6 +186,7 @@ class ImageRealNVP(FlowModel):
                 checkerboard_parity=mask.parity if masked else None,
                 momentum=self.momentum,
                 scale_l2=self.scale_l2,
+                synchronized=self.synchronized,
                 remat=self.remat,
                 dtype=self.dtype_policy,
             )
@@ -189,7 +195,7 @@ class ImageRealNVP(FlowModel):
                 matrix = InvertibleMatrix(dtype=self.variable_dtype)
                 matrix.build((None, None, None, channels))
                 bijectors.append(InvertibleConv1x1(matrix))
-            moments = RunningMoments(self.momentum, dtype=self.variable_dtype)
+            moments = RunningMoments(self.momentum, self.synchronized, dtype=self.variable_dtype)
             moments.build((None, None, None, changing))
             bijectors += [AffineCoupling(mask, network), BatchNormalization(mask, moments)]
         return bijectors

@@ -4,18 +4,21 @@ import numpy as np
 
 import tfnvp
 from tfnvp import callbacks
+from tfnvp.data import pipeline
 from train.recipe import Recipe
 
 # Passes over the points that count as an epoch: one takes less time than what follows it.
 _PASSES = 10
 
 
-def load(split, batch_size=None, *, shuffle=None, seed=0, flip=False):
+def load(split, batch_size=None, *, shuffle=None, seed=0, flip=False, epochs=None, indices=False):
     """As `tfnvp.data.load("moons", ...)`; shuffled, an epoch has each point ten times."""
-    points = tfnvp.data.load("moons", split, shuffle=shuffle, seed=seed, flip=flip)
-    if shuffle if shuffle is not None else split == "train":
+    points = tfnvp.data.load("moons", split, shuffle=False, flip=flip, indices=indices)
+    shuffle = split == "train" if shuffle is None else shuffle
+    if shuffle:
         points = points.repeat(_PASSES)
-    return points if batch_size is None else points.batch(batch_size).prefetch(8)
+    options = {"shuffle": shuffle, "seed": seed, "epochs": epochs}
+    return pipeline.feed(points, split, batch_size, flip=False, **options)
 
 
 class MoonsRecipe(Recipe):
@@ -62,7 +65,7 @@ def recipe():
         preset=None,
         load=load,
         epochs=12,
-        batch_size=256,
+        batch_size=250,
         learning_rate=4e-3,
         steps_per_execution=20,
     )

@@ -1,0 +1,91 @@
+"""The state of a training, in files from which it goes on as if nothing had happened."""
+
+import json
+import os
+import sys
+
+import keras
+import numpy as np
+
+
+class Checkpoints:
+    """The last states of a training, one `.npz` file each, named by the optimizer's steps.
+
+    A state is every variable of the model (weights, running statistics, the seeds of noise), of the
+    optimizer and of the metrics, and the history of the epochs. The data's order follows from the
+    steps, see `tfnvp.data.load`.
+
+    Args:
+        directory: a `Path`; made at the first `save`.
+        model: a compiled `FlowModel` whose optimizer is built.
+        keep: how many states stay; older ones are removed when a new one is whole.
+    """
+
+    def __init__(self, directory, model, keep=2):
+        self.directory = directory
+        self.model = model
+        self.keep = keep
+        # Once, for an optimizer lists its variables in no time and a model does not.
+        self._variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+    def save(self, history):
+        """Writes the state; a file is there whole or not at all.
+
+        Args:
+            history: a list of dictionaries, of the epochs so far.
+
+        Returns:
+            The `Path` of the file.
+
+        Raises:
+            OSError: if it cannot be written; the files before it stay.
+        """
+        state = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(self._variables)}
+        path = self.directory / f"{steps_taken(self.model):09d}.npz"
+        writing = self.directory / f".writing-{path.name}"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with writing.open("wb") as file:
+                np.savez(file, history=json.dumps(history), **state)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            writing.unlink(missing_ok=True)
+            raise
+        os.replace(writing, path)
+        for old in self.paths()[: -self.keep]:
+            old.unlink()
+        return path
+
+    def restore(self):
+        """Brings the model to the newest state that is whole.
+
+        Damaged files are named on standard error and passed over.
+
+        Returns:
+            The history of that state; None if no file is whole.
+        """
+        for path in reversed(self.paths()):
+            try:
+                # Reading a member of the archive checks its checksum.
+                with np.load(path) as file:
+                    history = json.loads(str(file["history"]))
+                    state = [file[str(i)] for i in range(len(self._variables))]
+            except OSError:
+                raise
+            except Exception as error:  # a torn or altered file: many types
+                print(f"train: passing over {path}, which is damaged: {error}", file=sys.stderr)
+                continue
+            for variable, value in zip(self._variables, state, strict=True):
+                variable.assign(value)
+            return history
+        return None
+
+    def paths(self):
+        """The files, the newest last."""
+        return sorted(self.directory.glob("[0-9]*.npz"))
+
+
+def steps_taken(model):
+    """Steps that the optimizer of a model has taken."""
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
