@@ -70,7 +70,7 @@ def test_slurm(restarts, launched):
         [LAUNCH / "slurm.sh", "cifar10", "--run-dir", "a run"],
         {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_RESTART_COUNT": str(restarts)},
         srun='#!/usr/bin/env bash\nfor i in 0 1; do SLURM_PROCID=$i "$@"; done\n',
-        scontrol='#!/usr/bin/env bash\n[[ "$2" == "node[1-2]" ]] && echo node1 node2\n',
+        scontrol='#!/usr/bin/env bash\n[[ "$3" == "node[1-2]" ]] && echo node1 node2\n',
     )
     assert done.returncode == 0, done.stderr
     resume = " --resume" if restarts else ""
