@@ -25,7 +25,7 @@ class Checkpoints:
         self.directory = directory
         self.model = model
         self.keep = keep
-        # Once, for an optimizer lists its variables in no time and a model does not.
+        # Once: a model takes its time to list them.
         self._variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
     def save(self, history):
@@ -33,9 +33,6 @@ class Checkpoints:
 
         Args:
             history: a list of dictionaries, of the epochs so far.
-
-        Returns:
-            The `Path` of the file.
 
         Raises:
             OSError: if it cannot be written; the files before it stay.
@@ -55,7 +52,6 @@ class Checkpoints:
         os.replace(writing, path)
         for old in self.paths()[: -self.keep]:
             old.unlink()
-        return path
 
     def restore(self):
         """Brings the model to the newest state that is whole.
@@ -71,9 +67,7 @@ class Checkpoints:
                 with np.load(path) as file:
                     history = json.loads(str(file["history"]))
                     state = [file[str(i)] for i in range(len(self._variables))]
-            except OSError:
-                raise
-            except Exception as error:  # a torn or altered file: many types
+            except Exception as error:  # torn, altered, or on a bad disk: many types
                 print(f"train: passing over {path}, which is damaged: {error}", file=sys.stderr)
                 continue
             for variable, value in zip(self._variables, state, strict=True):
