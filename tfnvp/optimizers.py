@@ -8,6 +8,8 @@ the same steps as the classes that they are named after, with the same arguments
 import keras
 import tensorflow as tf
 
+from tfnvp.keras_internals import adam_slots, slot_index
+
 
 @keras.saving.register_keras_serializable(package="tfnvp")
 class Adam(keras.optimizers.Adam):
@@ -30,9 +32,10 @@ class Adam(keras.optimizers.Adam):
         """As Keras has it: updates one variable."""
         if self.amsgrad:
             return super().update_step(gradient, variable, learning_rate)
-        index = self._get_variable_index(variable)
+        index = slot_index(self, variable)
+        momentum, velocity = (slots[index] for slots in adam_slots(self))
         factors = _factors(self, self.beta_1, self.beta_2, learning_rate, variable.dtype)
-        _adam(variable, self._momentums[index], self._velocities[index], gradient, factors)
+        _adam(variable, momentum, velocity, gradient, factors)
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -55,9 +58,16 @@ class Muon(keras.optimizers.Muon):
         """As Keras has it: the nearest matrix with orthogonal rows or columns, about."""
         return self._orthogonalize(x, steps)
 
-    def _adamw_update_step(self, gradient, variable, learning_rate, m, v):
-        betas = self.adam_beta_1, self.adam_beta_2
-        _adam(variable, m, v, gradient, _factors(self, *betas, learning_rate, variable.dtype))
+    def update_step(self, gradient, variable, learning_rate):
+        """As Keras has it: updates one variable."""
+        index = slot_index(self, variable)
+        momentum, velocity = self.momentums[index], self.adam_velocities[index]
+        if velocity is None:  # a matrix
+            super().update_step(gradient, variable, learning_rate)
+            return
+        betas, rate = (self.adam_beta_1, self.adam_beta_2), learning_rate * self.adam_lr_ratio
+        factors = _factors(self, *betas, rate, variable.dtype)
+        _adam(variable, momentum, velocity, gradient, factors)
 
 
 def _adam(variable, momentum, velocity, gradient, factors):

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from train import Terminated
-from train.checkpoint import steps_taken
+from train.checkpoint import save_model, steps_taken
 
 
 class BestModel(keras.callbacks.Callback):
@@ -30,13 +30,7 @@ class BestModel(keras.callbacks.Callback):
         """Saves the model if its validation is the best so far."""
         if logs["val_bits_per_dim"] < self.best:
             self.best = logs["val_bits_per_dim"]
-            written = self.path.with_name(f".writing-{self.path.name}")
-            try:
-                self.model.save(written)
-            except BaseException:
-                written.unlink(missing_ok=True)
-                raise
-            os.replace(written, self.path)
+            save_model(self.model, self.path)
 
 
 class History(keras.callbacks.Callback):
@@ -65,7 +59,7 @@ class History(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the training's state every so many steps, after each epoch, and at SIGTERM.
+    """Saves the training's state before it, every so many steps, after each epoch, at SIGTERM.
 
     To come last of the callbacks, whose doings of an epoch are then in the past of its state.
 
@@ -85,10 +79,12 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved = self._metrics = self._terminated = None
 
     def on_train_begin(self, logs=None):
-        """Listens to SIGTERM, and takes up the metrics of an epoch that is half done."""
+        """Saves where it begins, listens to SIGTERM, takes up metrics of an epoch half done."""
         self._terminated = False
         self._before = signal.signal(signal.SIGTERM, self._terminate)
         self._saved = steps_taken(self.model)
+        if not self.checkpoints.paths():
+            self._save()
         self._metrics = [keras.ops.convert_to_numpy(v) for v in self.model.metrics_variables]
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -145,21 +141,31 @@ class Checkpoint(keras.callbacks.Callback):
         raise Terminated(f"ended by SIGTERM after step {self._saved}: go on with --resume")
 
 
+class Diverged(Exception):
+    """The loss is no number any more, or beyond all bounds.
+
+    Attributes:
+        before, after: the steps of the optimizer between which it was seen.
+    """
+
+    def __init__(self, loss, before, after):
+        super().__init__(f"training diverged: loss {loss:.4g} bits/dim in step {after}")
+        self.before = before
+        self.after = after
+
+
 class StopWhereItDiverges(keras.callbacks.Callback):
     """Ends a training whose loss is no number any more, or beyond all bounds.
 
     Args:
-        describe: a function of the steps before and after the batches in question that says which
-            rows of the data these had, and where the last good state is.
         bound: how much the loss of an epoch may be above that of the first steps, bits/dim.
 
     Raises:
-        ValueError: which says all that.
+        Diverged: which says where.
     """
 
-    def __init__(self, describe, bound=1000.0):
+    def __init__(self, bound=1000.0):
         super().__init__()
-        self.describe = describe
         self.bound = bound
         self._first = None
 
@@ -173,10 +179,7 @@ class StopWhereItDiverges(keras.callbacks.Callback):
         before, self._steps = self._steps, steps_taken(self.model)
         self._first = loss if self._first is None else self._first
         if not math.isfinite(loss) or loss > self._first + self.bound:
-            raise ValueError(
-                f"training diverged: loss {loss:.4g} bits/dim in step {self._steps}; "
-                + self.describe(before, self._steps)
-            )
+            raise Diverged(loss, before, self._steps)
 
 
 class StopAfter(keras.callbacks.Callback):

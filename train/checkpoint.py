@@ -29,7 +29,7 @@ class Checkpoints:
         self._variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
     def save(self, history):
-        """Writes the state; a file is there whole or not at all.
+        """Writes the state, if all of it is finite; a file is there whole or not at all.
 
         Args:
             history: a list of dictionaries, of the epochs so far.
@@ -38,6 +38,8 @@ class Checkpoints:
             OSError: if it cannot be written; the files before it stay.
         """
         state = {str(i): keras.ops.convert_to_numpy(v) for i, v in enumerate(self._variables)}
+        if not all(np.isfinite(value).all() for value in state.values()):
+            return
         path = self.directory / f"{steps_taken(self.model):09d}.npz"
         writing = self.directory / f".writing-{path.name}"
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -78,6 +80,17 @@ class Checkpoints:
     def paths(self):
         """The files, the newest last."""
         return sorted(self.directory.glob("[0-9]*.npz"))
+
+
+def save_model(model, path):
+    """Saves a model in a `.keras` file, which is whole at every moment."""
+    writing = path.with_name(f".writing-{path.name}")
+    try:
+        model.save(writing)
+    except BaseException:
+        writing.unlink(missing_ok=True)
+        raise
+    os.replace(writing, path)
 
 
 def steps_taken(model):

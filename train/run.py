@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import shlex
 import shutil
@@ -17,10 +16,8 @@ import tensorflow as tf
 
 import tfnvp
 from tfnvp import plotting
-from tfnvp.callbacks import Watch
-from train import WorkerGone
-from train.callbacks import BestModel, Checkpoint, History, StopAfter, StopWhereItDiverges
-from train.checkpoint import Checkpoints, steps_taken
+from train.checkpoint import steps_taken
+from train.fit import Training
 
 # How training is spread over devices.
 STRATEGIES = {
@@ -98,8 +95,10 @@ def train(recipe, settings):
         model, rows = _fit(recipe, settings, strategy, settings.run_dir, pictures)
         figures = _finish(recipe, settings, model, rows, pictures, started)
     except BaseException:
-        left = [settings.run_dir / "model.keras", *settings.run_dir.glob("checkpoints/*.npz")]
-        if fresh and not any(path.exists() for path in left):
+        # But for the state before its first step, which a training that was refused leaves too.
+        left = {path.name for path in settings.run_dir.glob("checkpoints/*.npz")}
+        left |= {path.name for path in settings.run_dir.glob("*.keras")}
+        if fresh and left <= {"000000000.npz"}:
             shutil.rmtree(settings.run_dir, ignore_errors=True)
         raise
     shutil.rmtree(settings.run_dir / "checkpoints")
@@ -126,7 +125,7 @@ def _is_chief(strategy):
 def _check_run_dir(settings):
     run_dir = settings.run_dir
     if settings.resume:
-        if not list(run_dir.glob("checkpoints/*.npz")):
+        if (run_dir / "card.json").exists() and not (run_dir / "checkpoints").exists():
             raise ValueError(f"--resume: {run_dir} holds no unfinished run")
     elif run_dir.exists() and any(run_dir.iterdir()):
         raise ValueError(
@@ -140,106 +139,16 @@ def _fit(recipe, settings, strategy, directory, pictures):
     Returns:
         The model, and the history of the epochs.
     """
-
-    def load(epochs, **options):
-        options |= {"seed": settings.seed, "epochs": epochs}
-        return recipe.load("train", settings.batch_size, **options)
-
     # All that can be refused is, before a directory is made.
-    steps_per_epoch = len(load(range(1)))
-    validation = _limited(recipe.load("validation", settings.batch_size), settings)
-    policy = "mixed_bfloat16" if settings.mixed_precision else "float32"
-    with strategy.scope():
-        model = recipe.model(remat=settings.remat, dtype=policy)
-        model.compile(
-            optimizer=_optimizer(recipe, settings, steps_per_epoch),
-            # A limit is counted between executions, and an epoch is a whole number of them.
-            steps_per_execution=1
-            if settings.limit_steps
-            else math.gcd(recipe.steps_per_execution, steps_per_epoch),
-        )
-        model.optimizer.build(model.trainable_variables)
-
-    rows = []
-    if settings.resume:
-        rows = Checkpoints(settings.run_dir / "checkpoints", model).restore()
-        if rows is None:
-            raise ValueError(f"--resume: {settings.run_dir} holds no state that is whole")
+    training = Training(recipe, settings, strategy, directory)
     directory.mkdir(parents=True, exist_ok=True)
-    _write_config(recipe, settings, model, directory)
+    _write_config(recipe, settings, training.model, directory)
     if directory == settings.run_dir:
-        print(f"{settings.recipe_name}: {recipe.description}; {model.count_params():,} parameters")
+        parameters = training.model.count_params()
+        print(f"{settings.recipe_name}: {recipe.description}; {parameters:,} parameters")
         print(f"run directory: {settings.run_dir}", flush=True)
-    checkpoints = Checkpoints(directory / "checkpoints", model)
-
-    def where(before, after):
-        """What a diverging training's message says of the steps in between."""
-        epoch, step = divmod(before, steps_per_epoch)
-        batches = load(range(epoch, epoch + 1), indices=True).skip(step).take(after - before)
-        indices = np.concatenate(list(batches)).tolist()
-        shown = ", ".join(map(str, indices[:256])) + (", ..." if len(indices) > 256 else "")
-        state = (
-            f"the weights before are in {paths[-1]}"
-            if (paths := checkpoints.paths())
-            else ("before were the initial weights")
-        )
-        return f"its batch had the rows {shown} of the training split; {state}; try a lower " + (
-            f"--learning-rate than {settings.learning_rate:g}"
-        )
-
-    best = min((row["val_bits_per_dim"] for row in rows), default=float("inf"))
-    logs = directory / "logs"
-    callbacks = [
-        StopWhereItDiverges(where),
-        BestModel(directory / "model.keras", best),
-        History(directory / "history.csv", rows),
-        keras.callbacks.TensorBoard(str(logs), write_graph=False),
-        Watch(pictures, directory / "watched", logs / "train", every=max(1, settings.epochs // 10)),
-        *([StopAfter(settings.limit_steps)] if settings.limit_steps else []),
-        Checkpoint(checkpoints, rows, settings.checkpoint_every, steps_per_epoch),
-    ]
-
-    def fit(data, epochs, steps):
-        if not epochs:
-            return
-        try:
-            model.fit(
-                data,
-                validation_data=validation,
-                initial_epoch=epochs.start,
-                epochs=epochs.stop,
-                steps_per_epoch=steps,
-                callbacks=callbacks,
-                verbose=_verbosity(directory == settings.run_dir),
-                shuffle=False,  # the data set is shuffled already
-            )
-        except tf.errors.OpError as error:
-            if settings.strategy != "multi_worker":
-                raise
-            reason = str(error).splitlines()[0]
-            raise WorkerGone(
-                f"another worker is gone: start all of them again with --resume ({reason})"
-            ) from error
-
-    done = steps_taken(model)
-    if settings.limit_steps is not None and done >= settings.limit_steps:
-        return model, rows
-    first, last = len(rows), settings.epochs
-    if step := done - first * steps_per_epoch:
-        half = range(first, first + 1)
-        fit(load(half, flip=recipe.flip).skip(step), half, steps_per_epoch - step)
-        first += 1
-        if model.stop_training:
-            return model, rows
-    rest = range(first, last)
-    fit(load(rest, flip=recipe.flip), rest, steps_per_epoch)
-    return model, rows
-
-
-def _verbosity(chief):
-    if not chief:
-        return 0
-    return 1 if sys.stdout.isatty() else 2
+    training.fit(pictures)
+    return training.model, training.rows
 
 
 def _finish(recipe, settings, model, rows, pictures, started):
@@ -281,13 +190,6 @@ def _accuracy(model, images):
         keras.ops.convert_to_numpy(tf.argmax(model.classify(x), axis=1) == y) for x, y in images
     ]
     return float(np.concatenate(hits).mean())
-
-
-def _optimizer(recipe, settings, steps_per_epoch):
-    steps = settings.epochs * steps_per_epoch
-    if settings.limit_steps is not None:
-        steps = min(steps, settings.limit_steps)
-    return recipe.optimizer(steps, settings.learning_rate)
 
 
 def _limited(images, settings):

@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -59,7 +60,8 @@ def test_sigterm_saves_and_the_status_says_so(tmp_path):
     code, said, errors = run(tmp_path / "run", *TRAINING, die={"terminate": 4})
     assert code == 128 + signal.SIGTERM, errors
     assert said == ["train: ended by SIGTERM after step 4: go on with --resume"]
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000000004.npz"]
+    left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert left == ["000000000.npz", "000000004.npz"]
     # Resumed, it is the run that was begun.
     code, said, _ = run(tmp_path / "run", "digits", "--resume", "--epochs", "9")
     assert code == 2
@@ -73,7 +75,7 @@ def test_sigterm_saves_and_the_status_says_so(tmp_path):
     ("death", "message"),
     [
         ({"disk full": 5}, "File too large"),
-        ({"nan": 5}, "training diverged: loss nan bits/dim in step 5; its batch had the rows "),
+        ({"read-only": 5}, "Permission denied"),
     ],
 )
 def test_what_cannot_go_on_is_one_line_and_the_last_state_stays(death, message, tmp_path):
@@ -82,11 +84,38 @@ def test_what_cannot_go_on_is_one_line_and_the_last_state_stays(death, message, 
     assert len(said) == 1 and message in said[0]
     left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert left == ["000000002.npz", "000000004.npz"]
-    if "nan" in death:
-        assert str(tmp_path / "run" / "checkpoints" / left[-1]) in said[0]
-        rows = said[0].split("the rows ")[1].split(" of the")[0].split(", ")
-        batch = tfnvp.data.load("digits", "train", 200, epochs=range(1), indices=True)
-        assert list(map(int, rows)) == list(batch)[4].numpy().tolist()
+
+
+def test_a_run_directory_that_cannot_be_made_is_one_line(tmp_path):
+    tmp_path.chmod(0o555)
+    code, said, errors = run(tmp_path / "run", *TRAINING, die={"read-only": 0})
+    assert code == 2, errors
+    assert len(said) == 1 and "Permission denied" in said[0] and str(tmp_path) in said[0]
+
+
+def test_divergence_ends_a_run_with_the_weights_before(tmp_path):
+    """In the third step of the second epoch; the last state is of two steps before."""
+    training = [*TRAINING, "--deterministic", "--checkpoint-every", "4"]
+    diverges = start(tmp_path / "run", *training, die={"nan": 10})
+    ends = start(tmp_path / "other", *training, die={"terminate": 9})
+    assert ends.wait(timeout=120) == 143
+    _, errors = diverges.communicate(timeout=120)
+    assert diverges.returncode == 2, errors
+    (said,) = [line for line in errors.splitlines() if line.startswith("train: ")]
+    assert "training diverged: loss nan bits/dim in step 10; its batch had the rows " in said
+    rows = said.split("the rows ")[1].split(" of the")[0].split(", ")
+    batch = tfnvp.data.load("digits", "train", 200, epochs=range(1, 2), indices=True)
+    assert list(map(int, rows)) == list(batch)[2].numpy().tolist()
+    assert f"the weights before are in {tmp_path / 'run' / 'last_finite.keras'}; try" in said
+
+    model = keras.models.load_model(tmp_path / "run" / "last_finite.keras")
+    states = Checkpoints(tmp_path / "other" / "checkpoints", model)
+    assert [path.name for path in states.paths()] == ["000000007.npz", "000000009.npz"]
+    weights = [*model.weights, *model.optimizer.variables]
+    found = [np.array(weight) for weight in weights]
+    assert states.restore() is not None
+    for one, other in zip(found, weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.fixture

@@ -64,8 +64,11 @@ def test_local(launched, tmp_path):
     assert done.returncode == 143
 
 
-@pytest.mark.parametrize("restarts", [0, 1])
-def test_slurm(restarts, launched):
+@pytest.mark.parametrize(("restarts", "begun"), [(0, False), (1, False), (1, True)])
+def test_slurm(restarts, begun, launched, tmp_path):
+    if begun:
+        (tmp_path / "a run").mkdir()
+        (tmp_path / "a run" / "config.json").touch()
     done, workers = launched(
         [LAUNCH / "slurm.sh", "cifar10", "--run-dir", "a run"],
         {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_RESTART_COUNT": str(restarts)},
@@ -73,20 +76,22 @@ def test_slurm(restarts, launched):
         scontrol='#!/usr/bin/env bash\n[[ "$3" == "node[1-2]" ]] && echo node1 node2\n',
     )
     assert done.returncode == 0, done.stderr
-    resume = " --resume" if restarts else ""
+    resume = " --resume" if begun else ""
     args = f"-m train cifar10 --run-dir a run{resume} --strategy multi_worker"
     check(workers, ["node1:29400", "node2:29400"], args)
 
 
-def test_kubernetes(launched, tmp_path):
+@pytest.mark.parametrize("begun", [False, True])
+def test_kubernetes(begun, launched, tmp_path):
     manifest = (LAUNCH / "kubernetes.yaml").read_text()
-    script = manifest.split("            - |\n")[1].split("          resources:")[0]
+    script = manifest.split("            - |\n")[1].split("          env:")[0]
     script = textwrap.dedent(script).replace(".venv/bin/python", "python")
+    if begun:
+        (tmp_path / "config.json").touch()
     for index in range(2):
-        done, workers = launched(["bash", "-c", script], {"JOB_COMPLETION_INDEX": str(index)})
+        environment = {"JOB_COMPLETION_INDEX": str(index), "RUN_DIR": str(tmp_path)}
+        done, workers = launched(["bash", "-c", script], environment)
         assert done.returncode == 0, done.stderr
-        config, args = workers[index] if len(workers) > 1 else workers[0]
-        hosts = [f"tfnvp-train-{i}.tfnvp-train:29400" for i in range(2)]
-        assert config["cluster"] == {"worker": hosts}
-        assert config["task"]["index"] == index
-        assert args == "-m train cifar10 --strategy multi_worker --run-dir /runs/cifar10"
+    args = f"-m train cifar10 --strategy multi_worker --run-dir {tmp_path}"
+    hosts = [f"tfnvp-train-{i}.tfnvp-train:29400" for i in range(2)]
+    check(workers, hosts, args + (" --resume" if begun else ""))

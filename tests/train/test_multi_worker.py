@@ -116,7 +116,7 @@ for kind in (Plain, Built):
 
 
 def test_keras_still_needs_what_multi_worker_mends():
-    """Where this fails, Keras has been mended: take out tfnvp/models/multi_worker.py."""
+    """Where this fails, Keras has been mended, and MultiWorkerFit of keras_internals.py can go."""
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", PLAIN],

@@ -260,8 +260,38 @@ def test_a_run_that_cannot_train_leaves_no_directory(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class NoNumberOnce(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate of 0.001, and of no number in the second step."""
+
+    def __call__(self, step):
+        """The rate of a step, counted from 0."""
+        return tf.where(tf.equal(step, 1), float("nan"), 1e-3)
+
+    def get_config(self):
+        """Nothing."""
+        return {}
+
+
 @pytest.mark.usefixtures("eagerly")
-def test_divergence_is_said_and_leaves_no_directory(tmp_path):
-    with pytest.raises(ValueError, match="diverged"):
-        train.run.train(tiny("digits"), settings(tmp_path, learning_rate=1e30))
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("rate", "last"),
+    [
+        # With warm-up: the first step changes nothing, and after the second weights are huge.
+        (1e30, 2),
+        # As after a gradient that is no number: all weights are none after the second step.
+        (NoNumberOnce(), 1),
+    ],
+)
+def test_divergence_leaves_the_last_finite_weights(rate, last, tmp_path, monkeypatch):
+    if last == 1:
+        adam = tfnvp.optimizers.Adam(rate)
+        monkeypatch.setattr(recipes.Recipe, "optimizer", lambda *_: adam)
+        rate = 1e-3
+    where = r"training diverged: loss nan .* in step 3; .*last_finite\.keras"
+    with pytest.raises(ValueError, match=where):
+        train.run.train(tiny("digits"), settings(tmp_path, learning_rate=rate))
+    model = keras.models.load_model(tmp_path / "run" / "last_finite.keras")
+    assert int(model.optimizer.iterations) == last
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert not (tmp_path / "run" / "model.keras").exists()

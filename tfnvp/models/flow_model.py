@@ -6,9 +6,9 @@ import tensorflow as tf
 from tfnvp import metrics, replicas
 from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
 from tfnvp.checks import plain_errors
+from tfnvp.keras_internals import MultiWorkerFit
 from tfnvp.models.conditional import Conditional
 from tfnvp.models.full_precision import full_precision
-from tfnvp.models.multi_worker import MultiWorkerFit
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")

@@ -3,6 +3,8 @@
 import contextlib
 import threading
 
+from tfnvp.keras_internals import with_inner_layers
+
 _lock = threading.RLock()
 
 
@@ -13,8 +15,7 @@ def full_precision(layers):
     A chain of couplings multiplies the errors of bfloat16 conditioners, forward and inverse do not
     meet again (design.md: 2e-2 over ten). What must invert exactly is traced or run in here.
     """
-    # Keras offers no other way to reach the layers within a layer.
-    layers = [inner for layer in layers for inner in layer._flatten_layers()]
+    layers = [inner for layer in layers for inner in with_inner_layers(layer)]
     with _lock:
         policies = [layer.dtype_policy for layer in layers]
         try:

@@ -23,6 +23,10 @@ worker() {
 }
 export -f worker
 
-# Put back into the queue, the run is there already.
-if ((${SLURM_RESTART_COUNT:-0})); then set -- "$@" --resume; fi
+# Put back into the queue, the run goes on, if it had begun.
+run_dir=""
+for ((i = 1; i < $#; i++)); do
+  if [[ "${!i}" == "--run-dir" ]]; then next=$((i + 1)); run_dir="${!next}"; fi
+done
+if ((${SLURM_RESTART_COUNT:-0})) && [[ -e "$run_dir/config.json" ]]; then set -- "$@" --resume; fi
 srun bash -c 'worker "$@"' worker "$@"
