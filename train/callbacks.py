@@ -82,9 +82,8 @@ class Checkpoint(keras.callbacks.Callback):
         """Saves where it begins, listens to SIGTERM, takes up metrics of an epoch half done."""
         self._terminated = False
         self._before = signal.signal(signal.SIGTERM, self._terminate)
-        self._saved = steps_taken(self.model)
-        if not self.checkpoints.paths():
-            self._save()
+        # Whether it is there or not: of several workers, only all together can.
+        self._save()
         self._metrics = [keras.ops.convert_to_numpy(v) for v in self.model.metrics_variables]
 
     def on_epoch_begin(self, epoch, logs=None):
