@@ -56,18 +56,26 @@ def test_a_run_that_is_killed_again_and_again_is_the_unbroken_one(tmp_path):
     assert not (broken / "checkpoints").exists()
 
 
-def test_sigterm_saves_and_the_status_says_so(tmp_path):
-    code, said, errors = run(tmp_path / "run", *TRAINING, die={"terminate": 4})
+@pytest.fixture(scope="module")
+def terminated(tmp_path_factory):
+    """The directory of a run that got SIGTERM in step 9, and how it ended."""
+    run_dir = tmp_path_factory.mktemp("terminated") / "run"
+    options = ["--deterministic", "--checkpoint-every", "4"]
+    return run_dir, *run(run_dir, *TRAINING, *options, die={"terminate": 9})
+
+
+def test_sigterm_saves_and_the_status_says_so(terminated):
+    run_dir, code, said, errors = terminated
     assert code == 128 + signal.SIGTERM, errors
-    assert said == ["train: ended by SIGTERM after step 4: go on with --resume"]
-    left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert left == ["000000000.npz", "000000004.npz"]
+    assert said == ["train: ended by SIGTERM after step 9: go on with --resume"]
+    left = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert left == ["000000007.npz", "000000009.npz"]
     # Resumed, it is the run that was begun.
-    code, said, _ = run(tmp_path / "run", "digits", "--resume", "--epochs", "9")
+    code, said, _ = run(run_dir, "digits", "--resume", "--epochs", "9")
     assert code == 2
     assert said == [
-        f"train: --resume: the run in {tmp_path / 'run'} has --epochs 3, got 9: leave that out, or "
-        "start another run"
+        f"train: --resume: the run in {run_dir} has --epochs 3, got 9: leave that out, or start "
+        "another run"
     ]
 
 
@@ -93,15 +101,12 @@ def test_a_run_directory_that_cannot_be_made_is_one_line(tmp_path):
     assert len(said) == 1 and "Permission denied" in said[0] and str(tmp_path) in said[0]
 
 
-def test_divergence_ends_a_run_with_the_weights_before(tmp_path):
+def test_divergence_ends_a_run_with_the_weights_before(terminated, tmp_path):
     """In the third step of the second epoch; the last state is of two steps before."""
-    training = [*TRAINING, "--deterministic", "--checkpoint-every", "4"]
-    diverges = start(tmp_path / "run", *training, die={"nan": 10})
-    ends = start(tmp_path / "other", *training, die={"terminate": 9})
-    assert ends.wait(timeout=120) == 143
-    _, errors = diverges.communicate(timeout=120)
-    assert diverges.returncode == 2, errors
-    (said,) = [line for line in errors.splitlines() if line.startswith("train: ")]
+    options = ["--deterministic", "--checkpoint-every", "4"]
+    code, said, errors = run(tmp_path / "run", *TRAINING, *options, die={"nan": 10})
+    assert code == 2, errors
+    (said,) = said
     assert "training diverged: loss nan bits/dim in step 10; its batch had the rows " in said
     rows = said.split("the rows ")[1].split(" of the")[0].split(", ")
     batch = tfnvp.data.load("digits", "train", 200, epochs=range(1, 2), indices=True)
@@ -109,8 +114,7 @@ def test_divergence_ends_a_run_with_the_weights_before(tmp_path):
     assert f"the weights before are in {tmp_path / 'run' / 'last_finite.keras'}; try" in said
 
     model = keras.models.load_model(tmp_path / "run" / "last_finite.keras")
-    states = Checkpoints(tmp_path / "other" / "checkpoints", model)
-    assert [path.name for path in states.paths()] == ["000000007.npz", "000000009.npz"]
+    states = Checkpoints(terminated[0] / "checkpoints", model)
     weights = [*model.weights, *model.optimizer.variables]
     found = [np.array(weight) for weight in weights]
     assert states.restore() is not None
@@ -119,11 +123,12 @@ def test_divergence_ends_a_run_with_the_weights_before(tmp_path):
 
 
 @pytest.fixture
-def trained(tiny_model):
+def trained():
     """A model that has taken a step, and its states: the newest is of two steps."""
 
     def make(directory):
-        model = tiny_model()
+        model = tfnvp.VectorRealNVP(2, 2, (4,))
+        model.build()
         model.compile(optimizer=tfnvp.optimizers.Adam(1e-3))
         model.optimizer.build(model.trainable_variables)
         checkpoints = Checkpoints(directory, model)

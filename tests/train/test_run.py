@@ -129,15 +129,15 @@ def eagerly():
 
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", recipes.names())
-def test_every_recipe_takes_two_steps(name, tmp_path, folder, tfds_directory, monkeypatch, capsys):
+def test_every_recipe_runs(name, tmp_path, folder, tfds_directory, monkeypatch, capsys):
     """A whole run, on the few images of a TFDS directory written for the tests."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
     options = {"data": folder, "image_size": 8} if name == "folder" else {}
     recipe = tiny(name, **options)
     figures = train.run.train(
-        recipe, settings(tmp_path, name, batch_size=3, limit_steps=2, mixed_precision=True)
+        recipe, settings(tmp_path, name, batch_size=3, limit_steps=1, mixed_precision=True)
     )
-    assert figures["images_seen"] == 6
+    assert figures["images_seen"] == 3
     assert all(np.isfinite(figures[split]) for split in tfnvp.data.SPLITS)
     if recipe.paper_bits_per_dim:
         assert f"the paper's test     {recipe.paper_bits_per_dim:.2f}" in capsys.readouterr().out
@@ -165,10 +165,8 @@ def test_rematerialised_is_what_the_model_is(tmp_path):
     assert config["model"]["remat"] is True
 
 
-# The paper's data sets share three architectures.
-@pytest.mark.parametrize(
-    "name", ["cifar10", "imagenet32", "celeb_a", "cifar10_plus", "imagenet32_plus"]
-)
+# The paper's two scales and, at most, five; and what goes beyond it.
+@pytest.mark.parametrize("name", ["cifar10", "celeb_a", "imagenet32_plus"])
 @pytest.mark.usefixtures("eagerly")
 def test_every_architecture_takes_two_steps_at_reduced_size(name, tfds_directory, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
