@@ -18,6 +18,21 @@ def sum_over(value):
     return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
+def summed_on_the_first(gradients):
+    """The sums of gradients over all replicas on the first of them, zeros on all others.
+
+    Keras clips the gradients of each replica before it adds them up. Given these, it clips the sum.
+    """
+    context = several()
+    if context is None:
+        return gradients
+    is_first = tf.equal(context.replica_id_in_sync_group, 0)
+    return [
+        tf.where(is_first, gradient, 0)
+        for gradient in context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    ]
+
+
 # TensorFlow's convolutions and batch normalizations do not stand a batch of no rows, which the last
 # one of an epoch can leave a replica with: a row of zeros then stands in for it.
 

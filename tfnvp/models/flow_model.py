@@ -243,8 +243,14 @@ class FlowModel(Conditional, MultiWorkerFit, keras.Model):
             loss = metrics.global_mean(bits) + penalty / parts
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_weights)
+        if self._clips():
+            gradients = replicas.summed_on_the_first(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return bits, penalty
+
+    def _clips(self):
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        return optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
 
     def test_step(self, data):
         """Bits per dimension of a batch, as `evaluate` calls it."""
