@@ -23,7 +23,7 @@ def variables(dtype):
 def steps(optimizer, weights, count, seed=1):
     """Weights after steps on random gradients, the first of which are clipped."""
     random = np.random.default_rng(seed)
-    apply = tf.function(optimizer.apply)
+    apply = tf.function(lambda gradients: optimizer.apply(gradients, weights))
     for i in range(count):
         apply([tf.constant(random.normal(0, 3 / (1 + i), w.shape), w.dtype) for w in weights])
     return [weight.numpy() for weight in weights]
@@ -87,3 +87,17 @@ def test_adam_is_one_operation_a_variable(count_operations):
     counts = count_operations(optimizer.apply, [tf.ones(shape) for shape in SHAPES])
     assert counts["ResourceApplyAdam"] == len(SHAPES)
     assert counts["Pow"] == 2
+
+
+def test_layers_that_are_alike_are_updated_by_one_function():
+    layers = [keras.layers.Dense(3, name=f"dense{i}") for i in range(3)]
+    for layer in layers:
+        layer.build((None, 2))
+    weights = [variable for layer in layers for variable in layer.trainable_variables]
+    optimizer = tfnvp.optimizers.Adam(0.1, global_clipnorm=1.0)
+    optimizer.build(weights)
+    apply = tf.function(lambda gradients: optimizer.apply(gradients, weights))
+    graph = apply.get_concrete_function([tf.ones(w.shape) for w in weights]).graph
+    calls = [op.get_attr("f").name for op in graph.get_operations() if "Partitioned" in op.type]
+    assert len(calls) == 6 and len(set(calls)) == 2
+    assert not [op for op in graph.get_operations() if op.type == "ResourceApplyAdam"]

@@ -182,6 +182,10 @@ def _assigned(graph, captured):
             changed.add(names[operation.inputs[0].name])
         elif operation.type == "ResourceApplyAdam":
             changed |= {names[tensor.name] for tensor in operation.inputs[:3]}
+        elif operation.type == "StatefulPartitionedCall":
+            # The optimizer's, of a whole layer; functions that only read are given values.
+            given = [tensor for tensor in operation.inputs if tensor.dtype == tf.resource]
+            changed |= {names[tensor.name] for tensor in given}
     return [name for name in captured if name in changed]
 
 

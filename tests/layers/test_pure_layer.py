@@ -69,7 +69,7 @@ def test_layers_that_are_configured_alike_share_one_trace(randomize):
     assert not np.allclose(shared[0], gradients(make(randomize), training=True)[0], atol=0.1)
     weights = [tf.convert_to_tensor(v) for v in first.variables]
     with pure_layer._running(first):
-        assert function.get_concrete_function([tf.constant(X)], weights).captured_inputs == []
+        assert function.get_concrete_function({"x": tf.constant(X)}, weights).captured_inputs == []
 
 
 @pytest.mark.parametrize(

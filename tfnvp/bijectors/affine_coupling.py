@@ -110,17 +110,20 @@ class AffineCoupling(FlowBijector):
         """Log-scales and shifts, each of the shape of `changes`."""
         batch_ndims = stays.shape.rank - self.mask.event_ndims
         batch, event = sizes(stays)[:batch_ndims], sizes(stays)[batch_ndims:]
-        inputs = [tf.reshape(stays, [-1, *event])]
+        flat = batch_ndims == 1  # as conditioners take it
+        inputs = [stays if flat else tf.reshape(stays, [-1, *event])]
         if self.context is not None:
             size = self.context.shape[-1]
-            inputs.append(tf.reshape(tf.broadcast_to(self.context, [*batch, size]), [-1, size]))
+            context = tf.broadcast_to(self.context, [*batch, size])
+            inputs.append(context if flat else tf.reshape(context, [-1, size]))
         outputs = tf.convert_to_tensor(self.conditioner(*inputs))
         if outputs.shape[-1] != 2 * changes.shape[-1]:
             raise ValueError(
                 f"conditioner must return log-scales and shifts, {2 * changes.shape[-1]} values on "
                 f"its last axis, for {self.mask}; got shape {outputs.shape}"
             )
-        outputs = tf.reshape(outputs, [*batch, *event[:-1], outputs.shape[-1]])
+        if not flat:
+            outputs = tf.reshape(outputs, [*batch, *event[:-1], outputs.shape[-1]])
         outputs = tf.cast(outputs, changes.dtype)
         if isinstance(self.mask, Checkerboard):
             outputs *= 1 - self.mask.stays(changes)

@@ -1,6 +1,7 @@
 """Layers computed as functions of input and weights: traced once, rematerialised on demand."""
 
 import json
+import math
 import threading
 
 import keras
@@ -21,7 +22,7 @@ class PureLayer(keras.layers.Layer):
     function and assigned once, outside it.
 
     A subclass defines `compute` in place of `call`, and uses no variable but its own and its
-    sublayers'.
+    sublayers'. Tensors in which layers that are else alike differ, it may leave to `constants`.
 
     Args:
         remat: whether to rematerialise, at about a third more time a training step.
@@ -32,28 +33,45 @@ class PureLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.remat = remat
 
-    def compute(self, x, context=None, training=False):
+    def compute(self, x, context=None, training=False, **constants):
         """What the layer computes of x and, if it is given one, a context: a tensor."""
         raise NotImplementedError(f"{type(self).__name__} must define compute")
 
+    def constants(self, x):
+        """Further tensors for `compute`, by name."""
+        return {}
+
+    def shared_config(self):
+        """What layers that share their computation have in common."""
+        return {name: value for name, value in self.get_config().items() if name != "name"}
+
     def call(self, x, context=None, training=None):
         training = bool(training)
-        inputs = [x] if context is None else [x, context]
+        inputs = {"x": x} if context is None else {"x": x, "context": context}
+        inputs |= self.constants(x)
         if tf.executing_eagerly():
-            return self.compute(*inputs, training=training)
+            return self.compute(**inputs, training=training)
         if several() is None:
             function = _shared_function(self, training)
         elif self.remat and training:
             function = _pure_function(remat=True, training=True)
         else:
             # Replicas may meet in the middle, where a function cannot be left.
-            return self.compute(*inputs, training=training)
+            return self.compute(**inputs, training=training)
         weights = [tf.convert_to_tensor(variable) for variable in self.variables]
         with _running(self):
             outputs, updates = function(inputs, weights)
-        for i, update in updates.items():
-            self.variables[int(i)].assign(update)
+        if training:
+            averages = self.averages
+            sizes = [math.prod(variable.shape) for variable in averages]
+            for variable, update in zip(averages, tf.split(updates, sizes), strict=True):
+                variable.assign(tf.squeeze(update) if variable.shape == () else update)
         return outputs
+
+    @property
+    def averages(self):
+        """The variables that training assigns, scalars and vectors of one dtype."""
+        return []
 
     def get_config(self):
         return {**super().get_config(), "remat": self.remat}
@@ -79,9 +97,8 @@ class _running:
 
 def _shared_function(layer, training):
     """The function of all layers that are configured like this one."""
-    config = {name: value for name, value in layer.get_config().items() if name != "name"}
     # Policies are changed for a while by `full_precision`.
-    config = json.dumps(config, default=str), layer.dtype_policy.name
+    config = json.dumps(layer.shared_config(), default=str), layer.dtype_policy.name
     key = type(layer), *config, training
     if key not in _functions:
         _functions[key] = tf.function(
@@ -94,17 +111,19 @@ def _shared_function(layer, training):
 
 
 def _pure_function(remat, training):
-    """Inputs and weights -> outputs, and by index the new values of weights that were assigned."""
+    """Inputs and weights -> outputs and, in training, all new values of averages in a row."""
 
     def pure(inputs, weights):
         # Not in the closure: a function outlives the layer that it was traced with.
         layer = _local.layer
         with keras.StatelessScope(list(zip(layer.variables, weights, strict=True))) as scope:
-            before = [scope.get_current_value(variable) for variable in layer.variables]
-            outputs = layer.compute(*inputs, training=training)
-        after = [scope.get_current_value(variable) for variable in layer.variables]
-        updates = {str(i): tf.stop_gradient(v) for i, v in enumerate(after) if v is not before[i]}
-        return outputs, updates
+            outputs = layer.compute(**inputs, training=training)
+        if not training:
+            return outputs, None
+        # In a row: of each by itself the gradient would be a tensor of zeros.
+        updates = [scope.get_current_value(variable) for variable in layer.averages]
+        updates = tf.concat([tf.reshape(update, [-1]) for update in updates] or [[]], axis=0)
+        return outputs, tf.stop_gradient(updates)
 
     if not remat:
         return pure
@@ -115,8 +134,9 @@ def _pure_function(remat, training):
         # Called twice, the second time when the gradient is.
         def again(*tensors):
             with _running(layer), rows_counting(counting):
-                return pure(tensors[: len(inputs)], tensors[len(inputs) :])
+                given = dict(zip(inputs, tensors, strict=False))
+                return pure(given, tensors[len(inputs) :])
 
-        return tf.recompute_grad(again)(*inputs, *weights)
+        return tf.recompute_grad(again)(*inputs.values(), *weights)
 
     return rematerialised

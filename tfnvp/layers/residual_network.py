@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
+from tfnvp.layers.l2 import L2
 from tfnvp.layers.pure_layer import PureLayer
 from tfnvp.layers.scaled_tanh import ScaledTanh
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
@@ -76,7 +77,7 @@ class ResidualNetwork(PureLayer):
 
         def conv(name, filters, size, **options):
             if options.get("use_scale", True):
-                options["scale_regularizer"] = keras.regularizers.L2(scale_l2)
+                options["scale_regularizer"] = L2(scale_l2)
             return WeightNormConv2D(filters, size, dtype=self.dtype_policy, name=name, **options)
 
         before_norm = {"use_bias": False, "use_scale": False}
@@ -101,7 +102,7 @@ class ResidualNetwork(PureLayer):
             for i in range(blocks + 1)
         ]
         self.log_scale = ScaledTanh(
-            regularizer=keras.regularizers.L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
+            regularizer=L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
         )
 
     def build(self, x_shape, context_shape=None):
@@ -117,7 +118,28 @@ class ResidualNetwork(PureLayer):
             for layer in self.context_shifts:
                 layer.build(context_shape)
 
-    def compute(self, x, context=None, training=False):
+    @property
+    def averages(self):
+        """Those of the batch normalizations."""
+        norms = [self.input_norm, self.output_norm]
+        norms += [norm for norm1, _, norm2, _ in self.block_layers for norm in (norm1, norm2)]
+        return [variable for norm in norms for variable in norm.moments.variables]
+
+    def constants(self, x):
+        """The mask [H, W, 1] under which the input came, if it did."""
+        if self.checkerboard_parity is None:
+            return {}
+        _, height, width, _ = sizes(x)
+        mask = checkerboard(height, width, self.checkerboard_parity, self.compute_dtype)
+        # So that it is no constant, for which TensorFlow would make a function of its own again.
+        return {"mask": tf.compat.v1.placeholder_with_default(mask, mask.shape)}
+
+    def shared_config(self):
+        """As of `PureLayer`, but for which of the two checkerboards it is."""
+        masked = self.checkerboard_parity is not None
+        return {**super().shared_config(), "checkerboard_parity": masked}
+
+    def compute(self, x, context=None, training=False, mask=None):
         """Log-scales and shifts, see `PureLayer`."""
 
         def shifted(features, i):
@@ -126,7 +148,7 @@ class ResidualNetwork(PureLayer):
             return features + self.context_shifts[i](context)[:, tf.newaxis, tf.newaxis, :]
 
         joined = _joined if training else tf.concat
-        h = self._doubled(self.input_norm(x, training=training), joined)
+        h = self._doubled(self.input_norm(x, training=training), mask, joined)
         h = self.input_conv(tf.nn.relu(h))
         h = shifted(h, 0)
         total = self.skips[0](h)
@@ -139,12 +161,11 @@ class ResidualNetwork(PureLayer):
         log_scale, shift = _halved(outputs) if training else tf.split(outputs, 2, axis=-1)
         return joined([self.log_scale(log_scale), shift], axis=-1)
 
-    def _doubled(self, x, joined):
+    def _doubled(self, x, mask, joined):
         """The normalised input with its negation, and the mask where there is one."""
-        if self.checkerboard_parity is None:
+        if mask is None:
             return joined([x, -x], axis=-1)
         batch, height, width, _ = sizes(x)
-        mask = checkerboard(height, width, self.checkerboard_parity, x.dtype)
         mask = tf.broadcast_to(mask, [batch, height, width, 1])
         return joined([2 * x, -2 * x, mask], axis=-1)
 

@@ -7,6 +7,7 @@ from tfnvp import metrics, replicas
 from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
 from tfnvp.checks import plain_errors
 from tfnvp.keras_internals import MultiWorkerFit
+from tfnvp.layers.l2 import summed
 from tfnvp.models.conditional import Conditional
 from tfnvp.models.full_precision import full_precision
 
@@ -224,6 +225,7 @@ class FlowModel(Conditional, MultiWorkerFit, keras.Model):
 
     # Training.
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data):
         """One step of the optimizer on a batch, as `fit` calls it."""
         return self._update_metrics(*self.optimize(*self._data_of(data)))
@@ -252,6 +254,7 @@ class FlowModel(Conditional, MultiWorkerFit, keras.Model):
         optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         return optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, data):
         """Bits per dimension of a batch, as `evaluate` calls it."""
         x, labels = self._data_of(data)
@@ -273,8 +276,10 @@ class FlowModel(Conditional, MultiWorkerFit, keras.Model):
         return x, self._check_labels(labels, None)
 
     def _penalty(self, dtype):
-        losses = self.losses  # each look at it makes operations anew
-        return tf.cast(tf.add_n(losses), dtype) if losses else tf.zeros([], dtype)
+        with summed() as penalties:
+            penalties += [loss for loss in self.losses if loss is not None]
+        penalties = [tf.cast(penalty, dtype) for penalty in penalties]
+        return tf.add_n(penalties) if penalties else tf.zeros([], dtype)
 
     def _update_metrics(self, bits, penalty):
         # Sums and counts over rows: right for a last batch that is smaller.
