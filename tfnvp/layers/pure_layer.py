@@ -61,7 +61,7 @@ class PureLayer(keras.layers.Layer):
         weights = [tf.convert_to_tensor(variable) for variable in self.variables]
         with _running(self):
             outputs, updates = function(inputs, weights)
-        if training:
+        if updates is not None:
             averages = self.averages
             sizes = [math.prod(variable.shape) for variable in averages]
             for variable, update in zip(averages, tf.split(updates, sizes), strict=True):
@@ -118,11 +118,11 @@ def _pure_function(remat, training):
         layer = _local.layer
         with keras.StatelessScope(list(zip(layer.variables, weights, strict=True))) as scope:
             outputs = layer.compute(**inputs, training=training)
-        if not training:
+        if not training or not layer.averages:
             return outputs, None
         # In a row: of each by itself the gradient would be a tensor of zeros.
         updates = [scope.get_current_value(variable) for variable in layer.averages]
-        updates = tf.concat([tf.reshape(update, [-1]) for update in updates] or [[]], axis=0)
+        updates = tf.concat([tf.reshape(update, [-1]) for update in updates], axis=0)
         return outputs, tf.stop_gradient(updates)
 
     if not remat:
