@@ -1,7 +1,6 @@
 """Exports answer to the C++ loader that TF Serving is built on, where no Python TensorFlow is.
 
-TFNVP_SERVING_SECONDS=60 runs the mixed requests for a minute; here they take some seconds. As in
-`serving/`, oneDNN is off: docs/serving.md says why.
+TFNVP_SERVING_SECONDS=60 runs the mixed requests for a minute; here they take some seconds.
 """
 
 import io
@@ -33,9 +32,8 @@ TEMPERATURES = np.linspace(0, 1, ROWS, dtype="float32")
 def runtime():
     """runtime(saved_model, jobs, seconds=0): what `cpp_runtime.py` answers, one process for all."""
     command = [sys.executable, RUNNER, Path(tf.__file__).parent]
-    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    with subprocess.Popen(command, **pipes) as process:
 
         def run(saved_model, jobs, seconds=0):
             pickle.dump((str(saved_model), jobs, seconds), process.stdin)

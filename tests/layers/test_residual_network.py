@@ -93,3 +93,16 @@ def test_bad_arguments_are_named():
         ResidualNetwork(1, 4, 1.5)
     with pytest.raises(ValueError, match="filters must be a positive integer, got filters=0"):
         ResidualNetwork(1, 0, 1)
+
+
+def test_no_sum_alone_follows_a_convolution_and_its_bias():
+    """TensorFlow would fuse the three, in a way that is not safe between threads."""
+    layer = ResidualNetwork(3, 4, 2)
+    layer.build(IMAGES.shape)
+    graph = tf.function(layer.compute).get_concrete_function(tf.constant(IMAGES, tf.float32)).graph
+    biased = [op for op in graph.get_operations() if op.type == "BiasAdd"]
+    assert len(biased) == 7
+    for op in biased:
+        if op.inputs[0].op.type == "Conv2D":
+            (first, *more) = op.outputs[0].consumers()
+            assert more or first.type not in ("Add", "AddV2", "AddN")

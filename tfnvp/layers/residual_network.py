@@ -151,11 +151,13 @@ class ResidualNetwork(PureLayer):
         h = self._doubled(self.input_norm(x, training=training), mask, joined)
         h = self.input_conv(tf.nn.relu(h))
         h = shifted(h, 0)
-        total = self.skips[0](h)
+        # A bias after all sums, see `WeightNormConv2D`.
+        total = self.skips[0].convolve(h)
         for i, (norm1, conv1, norm2, conv2) in enumerate(self.block_layers, start=1):
             r = shifted(conv1(tf.nn.relu(norm1(h, training=training))), i)
-            h += conv2(tf.nn.relu(norm2(r, training=training)))
-            total += self.skips[i](h)
+            h = conv2(tf.nn.relu(norm2(r, training=training)), plus=h)
+            total = self.skips[i](h, plus=total)
+        total = tf.nn.bias_add(total, tf.cast(self.skips[0].bias, total.dtype))
         outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
         outputs = tf.cast(outputs, self.variable_dtype)
         log_scale, shift = _halved(outputs) if training else tf.split(outputs, 2, axis=-1)
