@@ -29,12 +29,12 @@ vectors = random.normal(size=(17, 2))
 def image(dtype, **options):
     return tfnvp.ImageRealNVP((4, 4, 1), 1, 4, 1, dtype=dtype, **options)
 
-def fit(model, data, scope, dtype="float64", epochs=7):
+def fit(model, data, scope, dtype="float64", epochs=7, adam=tfnvp.optimizers.Adam):
     keras.utils.set_random_seed(0)
     with scope:
         model = model(dtype)
         # A bound that the gradient of all rows exceeds, those of a replica's rows mostly do not.
-        model.compile(optimizer=tfnvp.optimizers.Adam(1e-2, global_clipnorm=0.5))
+        model.compile(optimizer=adam(1e-2, global_clipnorm=0.5))
     parts = tuple(part.astype(dtype) if part.dtype.kind == "f" else part for part in data)
     data = tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(8)
     history = model.fit(data, epochs=epochs, verbose=0, shuffle=False).history
@@ -57,10 +57,12 @@ if replicas == 4:
     cases = {"images": cases["images"]}
 one = None
 for name, (model, data) in cases.items():
+    # Keras' own clips and sums in another order.
+    adam = keras.optimizers.Adam if name == "labelled vectors" else tfnvp.optimizers.Adam
     # Rematerialised, one device does the same (see tests/layers); and one will do for 2 and 4.
     if replicas == 2 and name != "rematerialised":
-        _, one = fit(model, data, contextlib.nullcontext())
-    trained, several = fit(model, data, strategy.scope())
+        _, one = fit(model, data, contextlib.nullcontext(), adam=adam)
+    trained, several = fit(model, data, strategy.scope(), adam=adam)
     results[name] = [one, several]
     if name == "images":
         mirrored = trained

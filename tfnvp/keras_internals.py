@@ -25,6 +25,20 @@ class MultiWorkerFit:
         return {name: tf.reshape(value, [1]) for name, value in metrics.items()}
 
 
+class SummedGradients:
+    """Mixed into a Keras optimizer: it can be given gradients that replicas have summed already.
+
+    Keras clips the gradients of each replica, and then sums them.
+    """
+
+    gradients_are_summed = False
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        if self.gradients_are_summed:
+            return list(grads_and_vars)
+        return super()._all_reduce_sum_gradients(grads_and_vars)
+
+
 def with_inner_layers(layer):
     """A layer and all layers within it, at any depth."""
     return layer._flatten_layers()

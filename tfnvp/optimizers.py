@@ -8,12 +8,12 @@ the same steps as the classes that they are named after, with the same arguments
 import keras
 import tensorflow as tf
 
-from tfnvp.keras_internals import adam_slots, slot_index
+from tfnvp.keras_internals import SummedGradients, adam_slots, slot_index
 from tfnvp.layers.l2 import sum_of_squares
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class Adam(keras.optimizers.Adam):
+class Adam(SummedGradients, keras.optimizers.Adam):
     """Keras' Adam, with TensorFlow's fused operation for each variable.
 
     Arguments, steps and saved state are those of `keras.optimizers.Adam`.
@@ -96,7 +96,7 @@ class Adam(keras.optimizers.Adam):
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class Muon(keras.optimizers.Muon):
+class Muon(SummedGradients, keras.optimizers.Muon):
     """Keras' Muon, traced once for each shape of matrix, and as `Adam` for all else.
 
     Arguments, steps and saved state are those of `keras.optimizers.Muon`.

@@ -13,7 +13,7 @@ def several():
 
 
 def sum_over(value):
-    """The sum of a tensor over all replicas."""
+    """The sum over all replicas of a tensor, or of each of a list."""
     context = several()
     return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
@@ -23,14 +23,8 @@ def summed_on_the_first(gradients):
 
     Keras clips the gradients of each replica before it adds them up. Given these, it clips the sum.
     """
-    context = several()
-    if context is None:
-        return gradients
-    is_first = tf.equal(context.replica_id_in_sync_group, 0)
-    return [
-        tf.where(is_first, gradient, 0)
-        for gradient in context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-    ]
+    is_first = tf.equal(several().replica_id_in_sync_group, 0)
+    return [tf.where(is_first, gradient, 0) for gradient in sum_over(gradients)]
 
 
 # TensorFlow's convolutions and batch normalizations do not stand a batch of no rows, which the last

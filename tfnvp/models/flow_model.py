@@ -6,7 +6,7 @@ import tensorflow as tf
 from tfnvp import metrics, replicas
 from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
 from tfnvp.checks import plain_errors
-from tfnvp.keras_internals import MultiWorkerFit
+from tfnvp.keras_internals import MultiWorkerFit, SummedGradients
 from tfnvp.layers.l2 import summed
 from tfnvp.models.conditional import Conditional
 from tfnvp.models.full_precision import full_precision
@@ -245,8 +245,12 @@ class FlowModel(Conditional, MultiWorkerFit, keras.Model):
             loss = metrics.global_mean(bits) + penalty / parts
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, self.trainable_weights)
-        if self._clips():
-            gradients = replicas.summed_on_the_first(gradients)
+        if self._clips() and replicas.several() is not None:
+            if isinstance(self.optimizer, SummedGradients):
+                gradients = replicas.sum_over(gradients)
+                self.optimizer.gradients_are_summed = True
+            else:
+                gradients = replicas.summed_on_the_first(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return bits, penalty
 
