@@ -12,12 +12,10 @@ import tfnvp
 
 def _random_weight(variable, random):
     shape = variable.shape
-    if variable.name == "variance":
-        return random.uniform(0.5, 2, shape)
-    if variable.name == "mean":
-        return random.normal(0, 0.5, shape)
-    if variable.name == "batches":
-        return 5.0
+    if variable.name == "averages":  # means, variances, and their weight
+        channels = shape[0] // 2
+        means, variances = random.normal(0, 0.5, channels), random.uniform(0.5, 2, channels)
+        return np.concatenate([means, variances, [5]])
     if variable.name == "scale":
         return random.uniform(0.4, 0.9, shape)
     # Of an invertible matrix: one that neither crushes nor, over a chain of them, scatters.

@@ -81,12 +81,82 @@ def test_goes_on_where_it_was_saved(ours, tmp_path, tiny_model):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
-def test_adam_is_one_operation_a_variable(count_operations):
+@pytest.fixture
+def large(monkeypatch):
+    """Makes variables of over 12 elements large, such that have slots of their own."""
+    monkeypatch.setattr(tfnvp.optimizers._Layers, "SMALL", 12)
+
+
+def test_adam_is_one_operation_a_large_variable(large, count_operations):
     optimizer, weights = tfnvp.optimizers.Adam(0.1), variables("float32")
     optimizer.build(weights)
     counts = count_operations(optimizer.apply, [tf.ones(shape) for shape in SHAPES])
-    assert counts["ResourceApplyAdam"] == len(SHAPES)
+    assert counts["ResourceApplyAdam"] == 3
     assert counts["Pow"] == 2
+    # The slots of two small ones are together.
+    assert len(optimizer.slots) == 2 * (3 + 1)
+
+
+def step(optimizer, gradients, named, option):
+    def apply():
+        optimizer.apply(gradients, named)
+
+    apply() if option == "eager" else tf.function(apply)()
+
+
+# As Keras does.
+@pytest.mark.filterwarnings("ignore:(Gradients do not exist|no gradients for)")
+@pytest.mark.parametrize("option", ["eager", "a gradient missing", "no variables named"])
+def test_adam_takes_the_steps_of_keras_with(option, large):
+    after = []
+    for kind in (tfnvp.optimizers.Adam, keras.optimizers.Adam):
+        optimizer, weights = kind(0.1, global_clipnorm=1.0), variables("float32")
+        optimizer.build(weights)
+        random = np.random.default_rng(1)
+        for i in range(4):
+            gradients = [tf.constant(random.normal(size=w.shape), w.dtype) for w in weights]
+            if option == "a gradient missing" and i == 2:
+                gradients[0] = gradients[1] = None
+            step(optimizer, gradients, None if option == "no variables named" else weights, option)
+        after.append([weight.numpy() for weight in weights])
+    for value, expected in zip(*after, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_adam_refuses_variables_that_it_was_not_built_for():
+    known, unknown, *_ = variables("float32")
+    for options in ({}, {"amsgrad": True}):
+        optimizer = tfnvp.optimizers.Adam(0.1, **options)
+        optimizer.build([known])
+        with pytest.raises(ValueError, match="nknown variable"):
+            optimizer.apply([tf.ones(unknown.shape)], [unknown])
+
+
+def test_adam_saves_what_keras_does(large):
+    """Its state goes into Keras' own, and back."""
+    ours, fresh, theirs = (
+        kind(0.1) for kind in (tfnvp.optimizers.Adam, tfnvp.optimizers.Adam, keras.optimizers.Adam)
+    )
+    weights = variables("float32")
+    for optimizer in (ours, fresh, theirs):
+        optimizer.build(weights)
+    before = steps(ours, weights, 3)
+    state, again = {}, {}
+    ours.save_own_variables(state)
+    assert len(state) == 2 + 2 * len(SHAPES)
+    expected = steps(ours, weights, 2, seed=2)
+    for optimizer in (theirs, fresh):
+        for weight, value in zip(weights, before, strict=True):
+            weight.assign(value)
+        optimizer.load_own_variables(state)
+        assert optimizer.iterations == 3
+        optimizer.save_own_variables(again)
+        for key, array in state.items():
+            np.testing.assert_array_equal(again[key], array)
+        for value, other in zip(steps(optimizer, weights, 2, seed=2), expected, strict=True):
+            np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5)
+    with pytest.warns(UserWarning, match="it has 12 arrays, the saved one 11"):
+        fresh.load_own_variables({key: state[key] for key in list(state)[1:]})
 
 
 def test_layers_that_are_alike_are_updated_by_one_function():

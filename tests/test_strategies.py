@@ -42,6 +42,12 @@ def fit(model, data, scope, dtype="float64", epochs=7, adam=tfnvp.optimizers.Ada
     weights = [w.numpy().tolist() for w in model.weights if "float" in w.dtype]
     return model, {"history": history, "evaluation": evaluation, "weights": weights}
 
+def differ(model):
+    # By how much a variable is not the same on all replicas.
+    variables = [*model.variables, *model.optimizer.variables]
+    parts = [strategy.experimental_local_results(variable.value) for variable in variables]
+    return max(float(np.ptp([p.numpy() for p in all], axis=0).max()) for all in parts)
+
 results = {}
 cases = {
     "images": (image, (images,)),
@@ -71,8 +77,18 @@ if replicas == 2:
         fit(image, (images,), scope, "float32")[1]
         for scope in (contextlib.nullcontext(), strategy.scope())
     ]
-    own = lambda dtype: image(dtype, synchronized=False)
-    results["own"] = fit(own, (images,), strategy.scope())[1]
+    own, results["own"] = fit(
+        lambda dtype: image(dtype, synchronized=False), (images,), strategy.scope()
+    )
+    results["own differ"] = differ(own)
+results["differ"] = differ(mirrored)
+
+# In a function in the function that replicas run, they cannot meet.
+nested = tf.function(lambda x: mirrored(x, training=True))
+try:
+    tf.function(lambda: strategy.run(lambda: nested(tf.constant(images))))()
+except RuntimeError as error:
+    results["nested"] = str(error)
 
 # Inside the scope and outside, and saved under one number of replicas for another.
 directory = sys.argv[2]
@@ -148,6 +164,18 @@ def test_batch_statistics_may_be_each_replicas_own(results):
     assert own["history"]["loss"][-1] < own["history"]["loss"][0]
     assert abs(own["history"]["loss"][0] - one["history"]["loss"][0]) > 1e-6
     assert abs(own["evaluation"]["loss"] - one["evaluation"]["loss"]) < 0.1
+    assert results[2]["own differ"] == 0
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_variables_stay_the_same_on_all_replicas(replicas, results):
+    """To the bit: those of the model and of the optimizer."""
+    assert results[replicas]["differ"] == 0
+
+
+def test_a_step_in_a_function_of_ones_own_is_refused(results):
+    """Where replicas would wait for each other for ever."""
+    assert "`merge_call` called while defining a new graph" in results[2]["nested"]
 
 
 @pytest.mark.parametrize("replicas", [2, 4])

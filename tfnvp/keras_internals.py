@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tfnvp import replicas
+
 
 class MultiWorkerFit:
     """Mixed into a `keras.Model`: `fit` and `evaluate` under MultiWorkerMirroredStrategy.
@@ -26,17 +28,20 @@ class MultiWorkerFit:
 
 
 class SummedGradients:
-    """Mixed into a Keras optimizer: it can be given gradients that replicas have summed already.
+    """Mixed into a Keras optimizer: gradients are summed over replicas, and then clipped.
 
     Keras clips the gradients of each replica, and then sums them.
     """
 
-    gradients_are_summed = False
+    def apply(self, grads, trainable_variables=None):
+        """As Keras has it: takes a step."""
+        given = [tf.convert_to_tensor(gradient) for gradient in grads if gradient is not None]
+        sums = iter(replicas.sum_over(given))
+        grads = [None if gradient is None else next(sums) for gradient in grads]
+        super().apply(grads, trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        if self.gradients_are_summed:
-            return list(grads_and_vars)
-        return super()._all_reduce_sum_gradients(grads_and_vars)
+        return list(grads_and_vars)
 
 
 def with_inner_layers(layer):
@@ -49,6 +54,6 @@ def slot_index(optimizer, variable):
     return optimizer._get_variable_index(variable)
 
 
-def adam_slots(optimizer):
-    """The two lists of a `keras.optimizers.Adam`: running means of gradients and of squares."""
-    return optimizer._momentums, optimizer._velocities
+def trained_variables(optimizer):
+    """The Keras variables that an optimizer was built for, in the order of its slots."""
+    return optimizer._trainable_variables

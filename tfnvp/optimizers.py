@@ -1,22 +1,28 @@
-"""Keras' Adam and Muon in fewer operations, for models of many small variables.
+"""Keras' Adam and Muon in fewer operations and variables, for models of many small variables.
 
-A Real NVP has hundreds to thousands of variables, and Keras' Adam spells out some 40 operations for
-each: half of the graph of a training step, and half of the time before the first one. These take
-the same steps as the classes that they are named after, with the same arguments.
+A Real NVP has hundreds to thousands of variables, and Keras' Adam makes two more of each and spells
+out some 40 operations: half of the graph of a training step, and half of the time before the first
+one. These take the same steps as the classes that they are named after, with the same arguments.
 """
 
+import math
+import warnings
+
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfnvp.keras_internals import SummedGradients, adam_slots, slot_index
+from tfnvp import replicas
+from tfnvp.keras_internals import SummedGradients, slot_index, trained_variables
 from tfnvp.layers.l2 import sum_of_squares
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
 class Adam(SummedGradients, keras.optimizers.Adam):
-    """Keras' Adam, with TensorFlow's fused operation for each variable.
+    """Keras' Adam, a function for each layer, in which small variables are updated together.
 
-    Arguments, steps and saved state are those of `keras.optimizers.Adam`.
+    Arguments, steps and saved state are those of `keras.optimizers.Adam`; `variables` are fewer.
+    With any option but betas, epsilon, the rate and `global_clipnorm` it is Keras' own.
 
     Example:
         >>> import tfnvp
@@ -24,17 +30,21 @@ class Adam(SummedGradients, keras.optimizers.Adam):
         >>> model.compile(optimizer=tfnvp.optimizers.Adam(1e-3, global_clipnorm=100.0))
     """
 
-    def apply(self, grads, trainable_variables=None):
-        """As Keras has it: takes a step."""
-        self._factors = {}
-        if self._takes_layers_whole(grads, trainable_variables):
-            self._apply_to_layers(grads, trainable_variables)
-            self.iterations.assign_add(1)
-        else:
-            super().apply(grads, trainable_variables)
+    _layers = None
 
-    def _takes_layers_whole(self, grads, variables):
-        """Whether this is a step of one device in a graph, with no option but a global norm."""
+    def build(self, variables):
+        """As Keras has it: makes the optimizer's variables."""
+        if self.built:
+            return
+        if not self._is_plain(variables):
+            super().build(variables)
+            return
+        # Not Adam's, which makes the slots.
+        super(keras.optimizers.Adam, self).build(variables)
+        self._layers = _Layers(self, variables)
+
+    def _is_plain(self, variables):
+        """Whether there are no options but a global norm, for optimizer and variables."""
         options = (
             self.amsgrad,
             self.weight_decay,
@@ -44,55 +54,176 @@ class Adam(SummedGradients, keras.optimizers.Adam):
             self.gradient_accumulation_steps,
             self.loss_scale_factor,
         )
-        return (
-            self.built
-            and variables is not None
-            and not tf.executing_eagerly()
-            and tf.distribute.get_strategy().num_replicas_in_sync == 1
-            and not any(options)
-            and all(isinstance(gradient, tf.Tensor) for gradient in grads)
-            and all(
-                isinstance(v, keras.Variable)
-                and v.constraint is None
-                and not v.overwrite_with_gradient
-                for v in variables
-            )
+        return not any(options) and all(
+            isinstance(v, keras.Variable) and v.constraint is None and not v.overwrite_with_gradient
+            for v in variables
         )
 
-    def _apply_to_layers(self, grads, variables):
-        """Clips and updates the variables of each of the outermost layers in a function.
+    @property
+    def slots(self):
+        """Its variables for momentums and velocities, where it is not Keras' own."""
+        return [] if self._layers is None else self._layers.slots
 
-        Layers of the same variables share one, which is traced and optimised once.
-        """
-        momentums, velocities = adam_slots(self)
-        layers = {}
-        for gradient, variable in zip(grads, variables, strict=True):
-            index = slot_index(self, variable)
-            slots = variable.value, momentums[index].value, velocities[index].value
-            # "model/layer/.../variable" or "layer/variable"
-            layer = tuple(variable.path.split("/")[:-1][:2])
-            layers.setdefault(layer, []).append((gradient, *slots))
-        layers = [tuple(zip(*layer, strict=True)) for layer in layers.values()]
+    def apply(self, grads, trainable_variables=None):
+        """As Keras has it: takes a step."""
+        if not self.built and trainable_variables is not None:
+            self.build(list(trainable_variables))
+        if self._layers is None:
+            super().apply(grads, trainable_variables)
+            return
+        variables = trained_variables(self)
+        known = set(map(id, variables))
+        variables = variables if trainable_variables is None else list(trainable_variables)
+        if unknown := [v for v in variables if id(v) not in known]:
+            raise ValueError(
+                f"unknown variable {unknown[0]!r}: an optimizer takes steps for the variables that "
+                "it was built for; make another one for others"
+            )
+        given = {
+            id(variable): _dense(gradient, variable)
+            for gradient, variable in zip(grads, variables, strict=True)
+            if gradient is not None
+        }
+        if missing := [variable.path for variable in variables if id(variable) not in given]:
+            warnings.warn(f"no gradients for {', '.join(missing)}", stacklevel=2)
+        # A row for each layer.
+        gradients = [
+            replicas.sum_over([given[id(v)] for v in layer if id(v) in given])
+            for layer in self._layers.variables
+        ]
         # Scalars, in the most precise of the dtypes.
         dtype = max((tf.as_dtype(v.dtype) for v in variables), key=lambda d: d.size)
         dtype = tf.float32 if dtype.size < 4 else dtype
         shrink = tf.ones([], dtype)
         if self.global_clipnorm:
-            squares = [tf.cast(sum_of_squares(gradients), dtype) for gradients, *_ in layers]
+            squares = [tf.cast(sum_of_squares(row), dtype) for row in gradients if row]
             norm = tf.sqrt(tf.add_n(squares))
             shrink = self.global_clipnorm / tf.maximum(norm, self.global_clipnorm)
         factors = _factors(self, self.beta_1, self.beta_2, self.learning_rate, dtype)
-        for layer in layers:
-            _update_layer(*layer, shrink, factors)
+        self._layers.update(gradients, given, shrink, factors)
+        replicas.assign(self.iterations, self.iterations + 1)
 
-    def update_step(self, gradient, variable, learning_rate):
-        """As Keras has it: updates one variable."""
-        if self.amsgrad:
-            return super().update_step(gradient, variable, learning_rate)
-        index = slot_index(self, variable)
-        momentum, velocity = (slots[index] for slots in adam_slots(self))
-        factors = _factors(self, self.beta_1, self.beta_2, learning_rate, variable.dtype)
-        _adam(variable, momentum, velocity, gradient, factors)
+    def save_own_variables(self, store):
+        """As Keras has it, and in its layout: two arrays for each variable."""
+        if self._layers is None:
+            super().save_own_variables(store)
+            return
+        head = [variable.numpy() for variable in self._own_variables()]
+        for i, array in enumerate([*head, *self._layers.to_arrays(trained_variables(self))]):
+            store[str(i)] = array
+
+    def load_own_variables(self, store):
+        """As Keras has it, and from its layout."""
+        if self._layers is None:
+            super().load_own_variables(store)
+            return
+        own, trained = self._own_variables(), trained_variables(self)
+        expected = len(own) + 2 * len(trained)
+        if len(store.keys()) != expected:
+            warnings.warn(
+                f"skipping the state of optimizer {self.name!r}: it has {expected} arrays, "
+                f"the saved one {len(store.keys())}",
+                stacklevel=2,
+            )
+            return
+        arrays = [store[str(i)] for i in range(expected)]
+        for variable, array in zip(own, arrays, strict=False):
+            variable.assign(array)
+        self._layers.from_arrays(trained, arrays[len(own) :])
+
+    def _own_variables(self):
+        """Its variables but for the slots: the number of steps, the rate."""
+        return self.variables[: len(self.variables) - len(self.slots)]
+
+
+class _Layers:
+    """The slots of `Adam`: of all small variables of a layer together, of large ones each its own.
+
+    Attributes:
+        variables: lists of variables, those of one dtype in an outermost layer.
+        slots: the optimizer's variables.
+    """
+
+    # Beyond that many elements an operation of its own is not what costs.
+    SMALL = 4096
+
+    def __init__(self, optimizer, variables):
+        layers = {}
+        for variable in variables:
+            # "model/layer/.../variable" or "layer/variable"
+            layer = *variable.path.split("/")[:-1][:2], variable.dtype
+            layers.setdefault(layer, []).append(variable)
+        self.variables = list(layers.values())
+        self.slots = []
+        # Of each layer pairs of variables that have slots in common, and of the two slots.
+        self._parts = []
+        for layer in self.variables:
+            small = [v for v in layer if _size(v) <= self.SMALL]
+            parts = [[v] for v in layer if _size(v) > self.SMALL]
+            parts += [small] if small else []
+            self._parts.append([(part, self._add_slots(optimizer, part)) for part in parts])
+
+    def _add_slots(self, optimizer, part):
+        options = {"shape": (sum(map(_size, part)),), "dtype": part[0].dtype}
+        if len(part) == 1:
+            options["shape"] = part[0].shape
+        slots = [optimizer.add_variable(name=name, **options) for name in ("momentum", "velocity")]
+        self.slots += slots
+        return slots
+
+    def update(self, gradients, given, shrink, factors):
+        """Takes a step.
+
+        Args:
+            gradients: of each layer, of those of its variables that have one.
+            given: a dictionary whose keys are the identities of variables that have one.
+            shrink: what gradients are multiplied with.
+            factors: of `ResourceApplyAdam`.
+        """
+        for row, layer, parts in zip(gradients, self.variables, self._parts, strict=True):
+            found = dict(zip((id(v) for v in layer if id(v) in given), row, strict=True))
+            arguments = []
+            for part, slots in parts:
+                some = [found.get(id(v)) for v in part]
+                if all(gradient is None for gradient in some):
+                    continue
+                shapes = [tuple(v.shape) for v in part]
+                handles = [replicas.handle(v) for v in part]
+                arguments.append((some, shapes, handles, *map(replicas.handle, slots)))
+            if arguments:
+                _update_layer(arguments, shrink, factors)
+
+    def to_arrays(self, variables):
+        """Momentum and velocity of each variable."""
+        arrays = {}
+        for parts in self._parts:
+            for part, slots in parts:
+                ends = np.cumsum([_size(v) for v in part])[:-1]
+                pairs = zip(*(np.split(s.numpy().ravel(), ends) for s in slots), strict=True)
+                for variable, pair in zip(part, pairs, strict=True):
+                    arrays[id(variable)] = [array.reshape(variable.shape) for array in pair]
+        return [array for variable in variables for array in arrays[id(variable)]]
+
+    def from_arrays(self, variables, arrays):
+        """Sets what `to_arrays` gives."""
+        pairs = zip(arrays[::2], arrays[1::2], strict=True)
+        pairs = {id(v): pair for v, pair in zip(variables, pairs, strict=True)}
+        for parts in self._parts:
+            for part, slots in parts:
+                for i, slot in enumerate(slots):
+                    values = [np.ravel(pairs[id(v)][i]) for v in part]
+                    slot.assign(np.concatenate(values).reshape(slot.shape))
+
+
+def _dense(gradient, variable):
+    """A gradient as a tensor of the variable's dtype and shape."""
+    gradient = tf.cast(tf.convert_to_tensor(gradient), variable.dtype)
+    gradient.set_shape(variable.shape)
+    return gradient
+
+
+def _size(variable):
+    return math.prod(variable.shape)
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -123,42 +254,73 @@ class Muon(SummedGradients, keras.optimizers.Muon):
             super().update_step(gradient, variable, learning_rate)
             return
         betas, rate = (self.adam_beta_1, self.adam_beta_2), learning_rate * self.adam_lr_ratio
-        factors = _factors(self, *betas, rate, variable.dtype)
-        _adam(variable, momentum, velocity, gradient, factors)
-
-
-# Not inlined, so that what layers share is optimised once.
-@tf.function(autograph=False, experimental_attributes={"_noinline": True})
-def _update_layer(gradients, variables, momentums, velocities, shrink, factors):
-    for gradient, variable, momentum, velocity in zip(
-        gradients, variables, momentums, velocities, strict=True
-    ):
+        factors = self._factors.get(variable.dtype)
+        if factors is None:
+            factors = _factors(self, *betas, rate, variable.dtype)
+        # Replicas share no tensor.
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            self._factors[variable.dtype] = factors
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=momentum.handle,
-            v=velocity.handle,
-            grad=tf.cast(shrink, variable.dtype) * tf.cast(gradient, variable.dtype),
-            **{name: tf.cast(factor, variable.dtype) for name, factor in factors.items()},
+            m=momentum.value.handle,
+            v=velocity.value.handle,
+            grad=tf.cast(gradient, variable.dtype),
+            **factors,
         )
 
 
-def _adam(variable, momentum, velocity, gradient, factors):
-    tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle,
-        m=momentum.value.handle,
-        v=velocity.value.handle,
-        grad=tf.cast(gradient, variable.dtype),
-        **factors,
-    )
+@replicas.SharedFunction
+def _update_layer(parts, shrink, factors):
+    """Gradients, shapes and resources of variables, and the resources of their slots: a step."""
+    for gradients, shapes, variables, momentum, velocity in parts:
+        dtype = next(g for g in gradients if g is not None).dtype
+        scalars = {name: tf.cast(factor, dtype) for name, factor in factors.items()}
+        if len(variables) == 1:
+            tf.raw_ops.ResourceApplyAdam(
+                var=variables[0],
+                m=momentum,
+                v=velocity,
+                grad=tf.cast(shrink, dtype) * gradients[0],
+                **scalars,
+            )
+            continue
+        given = [g is not None for g in gradients]
+        gradients = [
+            tf.zeros(s, dtype) if g is None else g for g, s in zip(gradients, shapes, strict=True)
+        ]
+        row = tf.cast(shrink, dtype) * tf.concat([tf.reshape(g, [-1]) for g in gradients], axis=0)
+        sizes = [math.prod(shape) for shape in shapes]
+        # Where a variable has no gradient, nothing changes.
+        where = None if all(given) else tf.constant(np.repeat(given, sizes))
+        steps = tf.split(_row_of_steps(row, momentum, velocity, where, **scalars), sizes)
+        for variable, step, shape in zip(variables, steps, shapes, strict=True):
+            step = tf.reshape(step, shape)
+            tf.raw_ops.AssignSubVariableOp(resource=variable, value=step)
+
+
+def _row_of_steps(gradient, momentum, velocity, where, lr, beta1, beta2, epsilon, **powers):
+    """What Adam subtracts; its two slots are updated."""
+    after = []
+    for slot, value, beta in (
+        (momentum, gradient, beta1),
+        (velocity, tf.square(gradient), beta2),
+    ):
+        before = tf.raw_ops.ReadVariableOp(resource=slot, dtype=gradient.dtype)
+        before.set_shape(gradient.shape)
+        new = before + (value - before) * (1 - beta)
+        new = new if where is None else tf.where(where, new, before)
+        tf.raw_ops.AssignVariableOp(resource=slot, value=new)
+        after.append(new)
+    rate = lr * tf.sqrt(1 - powers["beta2_power"]) / (1 - powers["beta1_power"])
+    step = rate * after[0] / (tf.sqrt(after[1]) + epsilon)
+    return step if where is None else tf.where(where, step, tf.zeros_like(step))
 
 
 def _factors(optimizer, beta_1, beta_2, learning_rate, dtype):
     """What is the same for all variables of a dtype in a step."""
-    if dtype in optimizer._factors:
-        return optimizer._factors[dtype]
     step = tf.cast(optimizer.iterations + 1, dtype)
     beta_1, beta_2 = tf.constant(beta_1, dtype), tf.constant(beta_2, dtype)
-    factors = {
+    return {
         "lr": tf.cast(learning_rate, dtype),
         "beta1": beta_1,
         "beta2": beta_2,
@@ -166,7 +328,3 @@ def _factors(optimizer, beta_1, beta_2, learning_rate, dtype):
         "beta2_power": tf.pow(beta_2, step),
         "epsilon": tf.constant(optimizer.epsilon, dtype),
     }
-    # Replicas share no tensor.
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-        optimizer._factors[dtype] = factors
-    return factors

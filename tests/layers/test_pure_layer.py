@@ -60,16 +60,18 @@ def test_a_graph_does_as_eager_code(training, remat, randomize):
 def test_layers_that_are_configured_alike_share_one_trace(randomize):
     first, second = make(randomize), make(randomize, seed=1)
     gradients(first, training=True)
-    function = pure_layer._shared_function(first, training=True)
+    shared_function = pure_layer._shared_function(first, training=True)
+    function = shared_function._for(None)
     traces = function.experimental_get_tracing_count()
     shared = gradients(second, training=True)
-    assert pure_layer._shared_function(second, training=True) is function
+    assert pure_layer._shared_function(second, training=True) is shared_function
     assert function.experimental_get_tracing_count() == traces
     # With its own weights all the same, for none is in the function itself.
     assert not np.allclose(shared[0], gradients(make(randomize), training=True)[0], atol=0.1)
     weights = [tf.convert_to_tensor(v) for v in first.variables]
     with pure_layer._running(first):
-        assert function.get_concrete_function({"x": tf.constant(X)}, weights).captured_inputs == []
+        traced = function.get_concrete_function(None, {"x": tf.constant(X)}, weights)
+    assert traced.captured_inputs == []
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,18 @@ def test_no_rows_leave_finite_statistics():
 def test_variables_are_saved_and_not_trained():
     layer = RunningMoments()
     layer.build((None, 3))
-    assert [v.name for v in layer.weights] == ["mean", "variance", "batches"]
+    assert [v.name for v in layer.weights] == ["averages"]
     assert layer.trainable_variables == []
+    layer(np.random.default_rng(0).normal(size=(5, 3)), training=True)
+    state = {}
+    layer.save_own_variables(state)
+    parts = [layer.mean, layer.variance, layer.batches]
+    for i, part in enumerate(parts):
+        np.testing.assert_array_equal(state[str(i)], part)
+    other = RunningMoments()
+    other.build((None, 3))
+    other.load_own_variables(state)
+    np.testing.assert_array_equal(other.averages, layer.averages)
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1, 1.5])

@@ -296,7 +296,10 @@ def test_training_lowers_the_loss_of_discrete_images():
     model.compile(optimizer=keras.optimizers.Adam(0.01))
     history = model.fit(images, batch_size=64, epochs=25, verbose=0).history["bits_per_dim"]
     assert history[0] > 3.8 and history[-1] < 2.8
-    assert not any(map(np.array_equal, before, model.trainable_variables))
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        # A bias before a batch normalization makes no difference in training.
+        idle = variable.name == "bias" and "output_conv" not in variable.path
+        assert np.array_equal(variable, value) == idle, variable.path
     evaluated = model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
     assert evaluated < 3, "inference uses what training has gathered"
 

@@ -180,11 +180,10 @@ def test_every_architecture_takes_two_steps_at_reduced_size(name, tfds_directory
     assert 6 < history.history["bits_per_dim"][0] < 9
     assert int(model.optimizer.iterations) == 2
     # Directions get no gradient in the first step, when all output scales are zero.
-    changed = [
-        np.any(variable.numpy() != old)
-        for variable, old in zip(model.trainable_variables, before, strict=True)
-    ]
-    assert all(changed)
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        # A bias before a batch normalization makes no difference in training.
+        idle = variable.name == "bias" and "output_conv" not in variable.path
+        assert np.array_equal(variable, old) == idle, variable.path
 
 
 def test_moons_have_their_figure_and_their_nats(tmp_path, capsys):

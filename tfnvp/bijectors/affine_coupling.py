@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.masks import ChannelHalves, Checkerboard
+from tfnvp.replicas import SharedFunction, no_constant
 from tfnvp.shapes import sizes
 
 
@@ -80,13 +81,16 @@ class AffineCoupling(FlowBijector):
 
     def _inverse_and_log_det(self, x):
         stays, changes, merge = self._split(self._broadcast(x))
-        log_scale, shift = self._condition(stays, changes)
-        return merge(changes * tf.exp(log_scale) + shift), self._sum(log_scale)
+        changed, log_det = _inverse(
+            changes, self._condition(stays, changes), self._where(changes), self.mask.event_ndims
+        )
+        return merge(changed), log_det
 
     def _forward_and_log_det(self, z):
         stays, changes, merge = self._split(self._broadcast(z))
-        log_scale, shift = self._condition(stays, changes)
-        return merge((changes - shift) * tf.exp(-log_scale)), -self._sum(log_scale)
+        log_scale, shift = _parts(self._condition(stays, changes), self._where(changes))
+        changed = (changes - shift) * tf.exp(-log_scale)
+        return merge(changed), -_sum(log_scale, self.mask.event_ndims)
 
     def _broadcast(self, x):
         """Events of the batch shape that x and the context have together."""
@@ -107,7 +111,7 @@ class AffineCoupling(FlowBijector):
         return x * self.mask.stays(x), x, lambda changed: changed
 
     def _condition(self, stays, changes):
-        """Log-scales and shifts, each of the shape of `changes`."""
+        """Log-scales and then shifts on the last axis, else of the shape of `changes`."""
         batch_ndims = stays.shape.rank - self.mask.event_ndims
         batch, event = sizes(stays)[:batch_ndims], sizes(stays)[batch_ndims:]
         flat = batch_ndims == 1  # as conditioners take it
@@ -125,16 +129,33 @@ class AffineCoupling(FlowBijector):
         if not flat:
             outputs = tf.reshape(outputs, [*batch, *event[:-1], outputs.shape[-1]])
         outputs = tf.cast(outputs, changes.dtype)
-        if isinstance(self.mask, Checkerboard):
-            outputs *= 1 - self.mask.stays(changes)
         if self.validate_args:
             outputs = tf.debugging.check_numerics(
                 outputs, f"{self.name}: log-scales or shifts from the conditioner are not finite"
             )
-        return tf.split(outputs, 2, axis=-1)
+        return outputs
 
-    def _sum(self, log_scale):
-        return tf.reduce_sum(log_scale, axis=list(range(-self.mask.event_ndims, 0)))
+    def _where(self, changes):
+        """Where in `changes` pixels change, [H, W, 1]; None: everywhere."""
+        if isinstance(self.mask, ChannelHalves):
+            return None
+        return no_constant(1 - self.mask.stays(changes))
+
+
+@SharedFunction
+def _inverse(changes, outputs, where, event_ndims):
+    """What is scaled and shifted, and the log-det."""
+    log_scale, shift = _parts(outputs, where)
+    return changes * tf.exp(log_scale) + shift, _sum(log_scale, event_ndims)
+
+
+def _parts(outputs, where):
+    """Log-scales and shifts, zero where nothing changes."""
+    return tf.split(outputs if where is None else outputs * where, 2, axis=-1)
+
+
+def _sum(log_scale, event_ndims):
+    return tf.reduce_sum(log_scale, axis=list(range(-event_ndims, 0)))
 
 
 def with_context(bijector, context):

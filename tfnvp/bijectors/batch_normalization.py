@@ -5,6 +5,7 @@ import tensorflow as tf
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.layers.running_moments import RunningMoments
 from tfnvp.masks import ChannelHalves, Checkerboard
+from tfnvp.replicas import SharedFunction, no_constant
 
 
 class BatchNormalization(FlowBijector):
@@ -81,36 +82,47 @@ class BatchNormalization(FlowBijector):
 
     def _inverse_and_log_det(self, x):
         changes, where, merge = self._split(x)
-        mean, log_scale = self._mean_and_log_scale(changes, where)
-        changed = (changes - mean) * tf.exp(log_scale)
-        return merge(changed), self._log_det(log_scale, changes, where)
+        mean, variance = self.moments(changes, where)
+        changed, log_det = _inverse(
+            changes, where, mean, variance, self.epsilon, self.forward_min_event_ndims
+        )
+        return merge(changed), log_det
 
     def _forward_and_log_det(self, z):
         changes, where, merge = self._split(z)
         # `forward` undoes the inference-mode inverse, in whatever mode Keras is.
-        mean, log_scale = self._mean_and_log_scale(changes, where, training=False)
+        moments = self.moments(changes, where, training=False)
+        mean, log_scale = _mean_and_log_scale(changes, where, *moments, self.epsilon)
         changed = changes * tf.exp(-log_scale) + mean
-        return merge(changed), -self._log_det(log_scale, changes, where)
+        return merge(changed), -_log_det(log_scale, changes, where, self.forward_min_event_ndims)
 
     def _split(self, x):
         """What changes, where in it (None: everywhere), and how to join it to what stays."""
         if isinstance(self.mask, ChannelHalves):
             stays, changes = self.mask.split(x)
             return changes, None, lambda changed: self.mask.merge(stays, changed)
-        where = None if self.mask is None else 1 - self.mask.stays(x)
+        where = None if self.mask is None else no_constant(1 - self.mask.stays(x))
         return x, where, lambda changed: changed
 
-    def _mean_and_log_scale(self, changes, where, **mode):
-        """[C] each or, under a checkerboard, [H, W, C] with zeros where pixels stay."""
-        # To Keras, `training=None` is not the same as leaving the mode to its call context.
-        mean, variance = self.moments(changes, where, **mode)
-        mean = tf.cast(mean, changes.dtype)
-        log_scale = -0.5 * tf.math.log(tf.cast(variance, changes.dtype) + self.epsilon)
-        return (mean, log_scale) if where is None else (where * mean, where * log_scale)
 
-    def _log_det(self, log_scale, changes, where):
-        log_det = tf.reduce_sum(log_scale)
-        if where is None:
-            positions = tf.reduce_prod(tf.shape(changes)[-self.forward_min_event_ndims : -1])
-            log_det *= tf.cast(positions, log_det.dtype)
-        return log_det
+@SharedFunction
+def _inverse(changes, where, mean, variance, epsilon, event_ndims):
+    """What is normalised, and the log-det."""
+    mean, log_scale = _mean_and_log_scale(changes, where, mean, variance, epsilon)
+    log_det = _log_det(log_scale, changes, where, event_ndims)
+    return (changes - mean) * tf.exp(log_scale), log_det
+
+
+def _mean_and_log_scale(changes, where, mean, variance, epsilon):
+    """[C] each or, under a checkerboard, [H, W, C] with zeros where pixels stay."""
+    mean = tf.cast(mean, changes.dtype)
+    log_scale = -0.5 * tf.math.log(tf.cast(variance, changes.dtype) + epsilon)
+    return (mean, log_scale) if where is None else (where * mean, where * log_scale)
+
+
+def _log_det(log_scale, changes, where, event_ndims):
+    log_det = tf.reduce_sum(log_scale)
+    if where is None:
+        positions = tf.reduce_prod(tf.shape(changes)[-event_ndims:-1])
+        log_det *= tf.cast(positions, log_det.dtype)
+    return log_det

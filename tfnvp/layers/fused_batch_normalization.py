@@ -24,14 +24,16 @@ class FusedBatchNormalization(keras.layers.Layer):
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
-        x: [N, H, W, C]. training: as in Keras.
+        x: [N, H, W, C]. level: None, or what x stands without, [C]: the layer is that of x + level.
+        training: as in Keras.
 
     Returns:
         A tensor of x's shape, in the compute dtype.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-4, affine=True, synchronized=True, **kwargs):
-        super().__init__(**kwargs)
+        # Levels are not cast: means of the features are in full precision too.
+        super().__init__(autocast=False, **kwargs)
         self.epsilon = epsilon
         self.affine = affine
         self.moments = RunningMoments(
@@ -45,31 +47,40 @@ class FusedBatchNormalization(keras.layers.Layer):
         self.offset = self.add_weight(channels, "zeros", name="offset", **options)
         self.moments.build(input_shape)
 
-    def call(self, x, training=None):
+    def call(self, x, level=None, training=None):
+        x = tf.cast(x, self.compute_dtype)
         scale, offset = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.offset)
         fused = self.variable_dtype == "float32"
         if not training:
-            mean, variance = self.moments(x, training=False)
+            scale, offset = self.as_affine(level)
             if fused:
-                return _fused(x, scale, offset, mean, variance, self.epsilon, training=False)[0]
-        elif fused and self.moments.meets_replicas():
-            x, mean, variance = _fused_over_replicas(x, scale, offset, self.epsilon)
-            self.moments.update(mean, variance)
-            return x
-        elif fused:
-            x, mean, variance, _ = _fused_training(x, scale, offset, self.epsilon)
-            self.moments.update(mean, variance)
-            return x
-        else:
+                zeros, ones = tf.zeros_like(scale), tf.ones_like(scale)
+                return _fused(x, scale, offset, zeros, ones, epsilon=0.0, training=False)[0]
+            return x * tf.cast(scale, x.dtype) + tf.cast(offset, x.dtype)
+        if not fused:
             mean, variance = self.moments.of_batch(tf.cast(x, self.variable_dtype))
-            self.moments.update(mean, variance)
-        scale = scale * tf.math.rsqrt(variance + self.epsilon)
-        offset = offset - mean * scale
-        return x * tf.cast(scale, x.dtype) + tf.cast(offset, x.dtype)
+            scale *= tf.math.rsqrt(variance + self.epsilon)
+            y = x * tf.cast(scale, x.dtype) + tf.cast(offset - mean * scale, x.dtype)
+        elif self.moments.meets_replicas():
+            y, mean, variance = _fused_over_replicas(x, scale, offset, self.epsilon)
+        else:
+            y, mean, variance, _ = _fused_training(x, scale, offset, self.epsilon)
+        # Normalised by its own moments, x is the same whatever the level.
+        self.moments.update(mean if level is None else mean + level, variance)
+        return y
+
+    def as_affine(self, level=None):
+        """Scale [C] and offset [C] that the layer is in inference."""
+        mean, variance = self.moments.mean, self.moments.variance
+        mean = mean if level is None else mean - level
+        scale = tf.convert_to_tensor(self.scale) * tf.math.rsqrt(variance + self.epsilon)
+        return scale, tf.convert_to_tensor(self.offset) - mean * scale
 
     def get_config(self):
+        config = super().get_config()
+        config.pop("autocast", None)
         return {
-            **super().get_config(),
+            **config,
             "momentum": self.moments.momentum,
             "epsilon": self.epsilon,
             "affine": self.affine,
@@ -93,7 +104,7 @@ def _fused_training(x, scale, offset, epsilon):
 
 def _fused_over_replicas(x, scale, offset, epsilon):
     """x normalised by the batches of all replicas, and their moments [C]."""
-    rows_count = replicas.rows_count(scale.dtype)
+    context, rows_count = replicas.several(), replicas.rows_count(scale.dtype)
 
     @tf.custom_gradient
     def normalised(x, scale, offset):
@@ -115,9 +126,8 @@ def _fused_over_replicas(x, scale, offset, epsilon):
                 is_training=False,
             )
             to_scale, to_offset = given.scale_backprop, given.offset_backprop
-            mean_of_dy, mean_of_n_dy = tf.unstack(
-                replicas.sum_over(tf.stack([to_offset, to_scale])) / count
-            )
+            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([to_offset, to_scale]))
+            mean_of_dy, mean_of_n_dy = tf.unstack(sums / count)
             inverse_std = tf.math.rsqrt(variance + epsilon)
             factor = rows_count * scale * inverse_std
             slope = factor * mean_of_n_dy * inverse_std

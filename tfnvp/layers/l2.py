@@ -6,6 +6,8 @@ import threading
 import keras
 import tensorflow as tf
 
+from tfnvp.replicas import SharedFunction
+
 
 @keras.saving.register_keras_serializable(package="tfnvp")
 class L2(keras.regularizers.L2):
@@ -42,8 +44,7 @@ def summed():
         _local.seen = before
 
 
-# Not inlined, so that what models and layers have alike is optimised once.
-@tf.function(autograph=False, experimental_attributes={"_noinline": True})
+@SharedFunction
 def sum_of_squares(tensors):
     """Of all values of a list of tensors of a dtype: a scalar."""
     return 2 * tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors])

@@ -1,13 +1,14 @@
 """Layers computed as functions of input and weights: traced once, rematerialised on demand."""
 
 import json
-import math
 import threading
 
 import keras
 import tensorflow as tf
 
-from tfnvp.replicas import current_rows_counting, rows_counting, several
+from tfnvp import replicas
+from tfnvp.keras_internals import with_inner_layers
+from tfnvp.layers.running_moments import RunningMoments
 
 
 class PureLayer(keras.layers.Layer):
@@ -51,27 +52,21 @@ class PureLayer(keras.layers.Layer):
         inputs |= self.constants(x)
         if tf.executing_eagerly():
             return self.compute(**inputs, training=training)
-        if several() is None:
-            function = _shared_function(self, training)
-        elif self.remat and training:
-            function = _pure_function(remat=True, training=True)
-        else:
-            # Replicas may meet in the middle, where a function cannot be left.
-            return self.compute(**inputs, training=training)
         weights = [tf.convert_to_tensor(variable) for variable in self.variables]
         with _running(self):
-            outputs, updates = function(inputs, weights)
+            outputs, updates = _shared_function(self, training)(inputs, weights)
         if updates is not None:
             averages = self.averages
-            sizes = [math.prod(variable.shape) for variable in averages]
-            for variable, update in zip(averages, tf.split(updates, sizes), strict=True):
-                variable.assign(tf.squeeze(update) if variable.shape == () else update)
+            updates = tf.split(updates, [variable.shape[0] for variable in averages])
+            for variable, update in zip(averages, updates, strict=True):
+                replicas.assign(variable, update)
         return outputs
 
     @property
     def averages(self):
-        """The variables that training assigns, scalars and vectors of one dtype."""
-        return []
+        """The variables that training assigns: vectors of one dtype."""
+        moments = [m for m in with_inner_layers(self) if isinstance(m, RunningMoments)]
+        return [layer.averages for layer in moments]
 
     def get_config(self):
         return {**super().get_config(), "remat": self.remat}
@@ -101,12 +96,8 @@ def _shared_function(layer, training):
     config = json.dumps(layer.shared_config(), default=str), layer.dtype_policy.name
     key = type(layer), *config, training
     if key not in _functions:
-        _functions[key] = tf.function(
-            _pure_function(layer.remat and training, training),
-            autograph=False,
-            # Inlined it would be optimised once for each layer.
-            experimental_attributes={"_noinline": True},
-        )
+        function = _pure_function(layer.remat and training, training)
+        _functions[key] = replicas.SharedFunction(function)
     return _functions[key]
 
 
@@ -122,18 +113,17 @@ def _pure_function(remat, training):
             return outputs, None
         # In a row: of each by itself the gradient would be a tensor of zeros.
         updates = [scope.get_current_value(variable) for variable in layer.averages]
-        updates = tf.concat([tf.reshape(update, [-1]) for update in updates], axis=0)
-        return outputs, tf.stop_gradient(updates)
+        return outputs, tf.stop_gradient(tf.concat(updates, axis=0))
 
     if not remat:
         return pure
 
     def rematerialised(inputs, weights):
-        layer, counting = _local.layer, current_rows_counting()
+        layer, replica = _local.layer, replicas.remembered()
 
         # Called twice, the second time when the gradient is.
         def again(*tensors):
-            with _running(layer), rows_counting(counting):
+            with _running(layer), replica():
                 given = dict(zip(inputs, tensors, strict=False))
                 return pure(given, tensors[len(inputs) :])
 

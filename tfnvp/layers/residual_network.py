@@ -9,6 +9,7 @@ from tfnvp.layers.pure_layer import PureLayer
 from tfnvp.layers.scaled_tanh import ScaledTanh
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 from tfnvp.masks import checkerboard
+from tfnvp.replicas import no_constant
 from tfnvp.shapes import sizes
 
 
@@ -118,21 +119,13 @@ class ResidualNetwork(PureLayer):
             for layer in self.context_shifts:
                 layer.build(context_shape)
 
-    @property
-    def averages(self):
-        """Those of the batch normalizations."""
-        norms = [self.input_norm, self.output_norm]
-        norms += [norm for norm1, _, norm2, _ in self.block_layers for norm in (norm1, norm2)]
-        return [variable for norm in norms for variable in norm.moments.variables]
-
     def constants(self, x):
         """The mask [H, W, 1] under which the input came, if it did."""
         if self.checkerboard_parity is None:
             return {}
         _, height, width, _ = sizes(x)
         mask = checkerboard(height, width, self.checkerboard_parity, self.compute_dtype)
-        # So that it is no constant, for which TensorFlow would make a function of its own again.
-        return {"mask": tf.compat.v1.placeholder_with_default(mask, mask.shape)}
+        return {"mask": no_constant(mask)}
 
     def shared_config(self):
         """As of `PureLayer`, but for which of the two checkerboards it is."""
@@ -148,20 +141,47 @@ class ResidualNetwork(PureLayer):
             return features + self.context_shifts[i](context)[:, tf.newaxis, tf.newaxis, :]
 
         joined = _joined if training else tf.concat
+        # Features h, and their sum, stand without the biases, which are the same for all pixels:
+        # batch normalizations, to which alone they matter, are told of them.
+        biases = self._biases(training)
         h = self._doubled(self.input_norm(x, training=training), mask, joined)
-        h = self.input_conv(tf.nn.relu(h))
-        h = shifted(h, 0)
-        # A bias after all sums, see `WeightNormConv2D`.
-        total = self.skips[0].convolve(h)
+        h = shifted(self.input_conv.convolve(tf.nn.relu(h), self.input_conv.kernel()), 0)
+        level = next(biases)
+        total, total_level = self._skip(0, h, level, next(biases))
         for i, (norm1, conv1, norm2, conv2) in enumerate(self.block_layers, start=1):
-            r = shifted(conv1(tf.nn.relu(norm1(h, training=training))), i)
-            h = conv2(tf.nn.relu(norm2(r, training=training)), plus=h)
-            total = self.skips[i](h, plus=total)
-        total = tf.nn.bias_add(total, tf.cast(self.skips[0].bias, total.dtype))
-        outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
-        outputs = tf.cast(outputs, self.variable_dtype)
+            r = tf.nn.relu(norm1(h, level, training=training))
+            if training or context is not None:
+                r = norm2(shifted(conv1(r), i), training=training)
+            else:
+                # One operation, since both are linear.
+                scale, offset = norm2.as_affine()
+                r = conv1.convolve(r, conv1.kernel() * scale)
+                r = tf.nn.bias_add(r, tf.cast(offset, r.dtype))
+            h += conv2.convolve(tf.nn.relu(r), conv2.kernel())
+            level += next(biases)
+            skipped, skipped_level = self._skip(i, h, level, next(biases))
+            total += skipped
+            total_level += skipped_level
+        outputs = self.output_norm(total, total_level, training=training)
+        outputs = tf.cast(self.output_conv(tf.nn.relu(outputs)), self.variable_dtype)
+        if training:
+            outputs = _indifferent(outputs, *self._biases(training=False))
         log_scale, shift = _halved(outputs) if training else tf.split(outputs, 2, axis=-1)
         return joined([self.log_scale(log_scale), shift], axis=-1)
+
+    def _biases(self, training):
+        """Those that lead to batch normalizations, in order; in training without gradients."""
+        convs = [self.input_conv, self.skips[0]]
+        for (*_, conv2), skip in zip(self.block_layers, self.skips[1:], strict=True):
+            convs += [conv2, skip]
+        for conv in convs:
+            bias = tf.cast(conv.bias, self.variable_dtype)
+            yield tf.stop_gradient(bias) if training else bias
+
+    def _skip(self, i, h, level, bias):
+        """The convolution, 1x1, of features h + level, apart as these are."""
+        kernel = self.skips[i].kernel()
+        return self.skips[i].convolve(h, kernel), tf.linalg.matvec(kernel, level, True) + bias
 
     def _doubled(self, x, mask, joined):
         """The normalised input with its negation, and the mask where there is one."""
@@ -199,6 +219,12 @@ def _joined(parts, axis):
         return tf.concat(parts, axis), lambda d: tf.split(d, [x.shape[axis] for x in parts], axis)
 
     return joined(*parts)
+
+
+@tf.custom_gradient
+def _indifferent(x, *parameters):
+    """x, that does not depend on parameters: their gradients are zero, not missing."""
+    return tf.identity(x), lambda d: (d, *map(tf.zeros_like, parameters))
 
 
 @tf.custom_gradient

@@ -1,6 +1,7 @@
 """Running means and variances, the state of every batch normalization here."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfnvp import replicas
@@ -48,58 +49,119 @@ class RunningMoments(keras.layers.Layer):
 
     def build(self, x_shape, weights_shape=None):
         channels = x_shape[-1]
-        # What is the same on all replicas need not be averaged over them.
-        aggregation = "only_first_replica" if self.synchronized else "mean"
-        options = {"trainable": False, "autocast": False, "aggregation": aggregation}
-        self.mean = self.add_weight((channels,), "zeros", name="mean", **options)
-        self.variance = self.add_weight((channels,), "ones", name="variance", **options)
-        self.batches = self.add_weight((), "zeros", name="batches", **options)
+        # One variable, since there are hundreds of these in a model: means, variances, and the
+        # weight of the batches that these are over.
+        self.averages = self.add_weight(
+            (2 * channels + 1,),
+            _before_any_batch,
+            trainable=False,
+            autocast=False,
+            # What is the same on all replicas need not be averaged over them.
+            aggregation="only_first_replica" if self.synchronized else "mean",
+            name="averages",
+        )
+
+    @property
+    def mean(self):
+        """[C], the average of means."""
+        return _apart(tf.convert_to_tensor(self.averages))[0]
+
+    @property
+    def variance(self):
+        """[C], the average of variances."""
+        return _apart(tf.convert_to_tensor(self.averages))[1]
+
+    @property
+    def batches(self):
+        """The sum of momentum ** age over the batches so far."""
+        return tf.convert_to_tensor(self.averages)[-1]
 
     def call(self, x, weights=None, training=None):
+        averages = tf.convert_to_tensor(self.averages)
         if not training:
-            return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
-        mean, variance = self.of_batch(tf.cast(x, self.variable_dtype), weights)
-        self.update(mean, variance)
-        return mean, variance
+            mean, variance, _ = _apart(averages)
+            return mean, variance
+        x = tf.cast(x, self.variable_dtype)
+        moments, after = _of_batch_and_after(x, weights, averages, self.momentum, self.synchronized)
+        replicas.assign(self.averages, after)
+        return moments
 
     def update(self, mean, variance):
         """Takes a batch's moments, [C] each, into the averages."""
-        # In few operations: there are hundreds of these in a model.
-        batches = self.momentum * tf.convert_to_tensor(self.batches) + 1
-        self.batches.assign(batches)
-        share = 1 / batches
-        if not self.synchronized:
-            share *= replicas.rows_count(share.dtype)
-        for average, value in ((self.mean, mean), (self.variance, variance)):
-            before = tf.convert_to_tensor(average)
-            average.assign(before + (value - before) * share)
+        averages = tf.convert_to_tensor(self.averages)
+        after = _after(averages, mean, variance, self.momentum, self.synchronized)
+        replicas.assign(self.averages, after)
 
     def of_batch(self, x, weights=None):
         """Mean [C] and variance [C] of the batch; arguments as those of a call."""
-        axes = list(range(x.shape.rank - 1))
-        if weights is None:
-            count = tf.cast(tf.size(x), x.dtype) / x.shape[-1]
-        else:
-            weights = tf.ones_like(x[..., :1]) * tf.cast(weights, x.dtype)
-            count = tf.reduce_sum(weights)
-        # No rows at all must not divide zero by zero.
-        divisor = tf.maximum(count, 1)
-        mean = tf.reduce_sum(x if weights is None else weights * x, axes) / divisor
-        squares = tf.math.squared_difference(x, mean)
-        squares = squares if weights is None else weights * squares
-        variance = tf.reduce_sum(squares, axes) / divisor
-        if self.meets_replicas():
-            _, mean, variance = over_replicas(count, mean, variance)
-        return mean, variance
+        return _of_batch(x, weights, self.synchronized)
 
     def meets_replicas(self):
         """Whether the moments here and now are those of several replicas' batches."""
         return self.synchronized and replicas.several() is not None
 
+    def save_own_variables(self, store):
+        """As Keras has it: means, variances and batches."""
+        for i, part in enumerate((self.mean, self.variance, self.batches)):
+            store[str(i)] = part.numpy()
+
+    def load_own_variables(self, store):
+        """As Keras has it."""
+        self.averages.assign(np.concatenate([np.ravel(store[str(i)]) for i in range(3)]))
+
     def get_config(self):
         config = super().get_config()
         config.pop("autocast", None)
         return {**config, "momentum": self.momentum, "synchronized": self.synchronized}
+
+
+@replicas.SharedFunction
+def _of_batch_and_after(x, weights, averages, momentum, synchronized):
+    """The moments of a batch, and the averages that they are taken into."""
+    moments = _of_batch(x, weights, synchronized)
+    return moments, _after(averages, *moments, momentum, synchronized)
+
+
+def _of_batch(x, weights, synchronized):
+    axes = list(range(x.shape.rank - 1))
+    if weights is None:
+        count = tf.cast(tf.size(x), x.dtype) / x.shape[-1]
+    else:
+        weights = tf.ones_like(x[..., :1]) * tf.cast(weights, x.dtype)
+        count = tf.reduce_sum(weights)
+    # No rows at all must not divide zero by zero.
+    divisor = tf.maximum(count, 1)
+    mean = tf.reduce_sum(x if weights is None else weights * x, axes) / divisor
+    squares = tf.math.squared_difference(x, mean)
+    squares = squares if weights is None else weights * squares
+    variance = tf.reduce_sum(squares, axes) / divisor
+    if synchronized and replicas.several() is not None:
+        _, mean, variance = over_replicas(count, mean, variance)
+    return mean, variance
+
+
+def _after(averages, mean, variance, momentum, synchronized):
+    """The averages after a batch of these moments."""
+    # In few operations: there are hundreds of these in a model.
+    *_, batches = _apart(averages)
+    batches = momentum * batches + 1
+    share = 1 / batches
+    if not synchronized:
+        share *= replicas.rows_count(share.dtype)
+    moments = averages[:-1]
+    moments += (tf.concat([mean, variance], axis=0) - moments) * share
+    return tf.stop_gradient(tf.concat([moments, batches], axis=0))
+
+
+def _before_any_batch(shape, dtype):
+    channels = shape[0] // 2
+    return tf.constant(channels * [0] + channels * [1] + [0], dtype)
+
+
+def _apart(averages):
+    """Means [C], variances [C], and the weight of batches [1]."""
+    channels = averages.shape[0] // 2
+    return tf.split(averages, [channels, channels, 1])
 
 
 def over_replicas(count, mean, variance):
@@ -117,6 +179,7 @@ def over_replicas(count, mean, variance):
     counts, means, variances = tf.split(rows, [1, channels, channels], axis=1)
     # No rows on any replica must not divide zero by zero.
     count = tf.maximum(tf.reduce_sum(counts), 1)
-    mean = tf.reduce_sum(counts * means, axis=0) / count
+    shares = counts / count
+    mean = tf.reduce_sum(shares * means, axis=0)
     variances += tf.math.squared_difference(means, mean)
-    return count, mean, tf.reduce_sum(counts * variances, axis=0) / count
+    return count, mean, tf.reduce_sum(shares * variances, axis=0)

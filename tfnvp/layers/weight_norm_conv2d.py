@@ -28,7 +28,7 @@ class WeightNormConv2D(keras.layers.Layer):
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
-        x: [N, H, W, C]. plus: [N, H, W, filters], to be added to the result; None for nothing.
+        x: [N, H, W, C].
 
     Returns:
         [N, H, W, filters], in the compute dtype.
@@ -79,17 +79,17 @@ class WeightNormConv2D(keras.layers.Layer):
         if self.use_bias:
             self.bias = self.add_weight((self.filters,), "zeros", name="bias")
 
-    def call(self, x, plus=None):
-        x = self.convolve(x)
-        # Before the bias: TensorFlow 2.21 makes one oneDNN operation of convolution, bias and then
-        # sum, which gives wrong numbers or crashes when two threads run it at once.
-        x = x if plus is None else x + plus
+    def call(self, x):
+        x = self.convolve(x, self.kernel())
         return tf.nn.bias_add(x, tf.convert_to_tensor(self.bias)) if self.use_bias else x
 
-    def convolve(self, x):
-        """The layer without its bias."""
+    def kernel(self):
+        """The columns of the kernel, [height * width * C, filters], in the variable dtype."""
         scale = [tf.convert_to_tensor(self.scale)] if self.use_scale else []
-        kernel = _weight_norm(tf.convert_to_tensor(self.direction), *scale)
+        return _weight_norm(tf.convert_to_tensor(self.direction), *scale)
+
+    def convolve(self, x, kernel):
+        """x convolved with a kernel such as `kernel` gives."""
         kernel = tf.reshape(tf.cast(kernel, x.dtype), self.kernel_shape)
         return tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
 

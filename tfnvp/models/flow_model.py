@@ -10,6 +10,7 @@ from tfnvp.keras_internals import MultiWorkerFit, SummedGradients
 from tfnvp.layers.l2 import summed
 from tfnvp.models.conditional import Conditional
 from tfnvp.models.full_precision import full_precision
+from tfnvp.optimizers import Adam
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -237,20 +238,52 @@ class FlowModel(Conditional, MultiWorkerFit, keras.Model):
             bits per dimension [B] and the regularization loss, before the step.
         """
         x = self._check(x)
+        if not self._replicas_share_a_step():
+            return self._optimize(x, labels)
+        # Slots are all but two of the optimizer's variables: they need not be read.
+        slots = self.optimizer.slots
+        variables = self.optimizer.variables[: -len(slots)] + self.variables
+
+        def step(x, labels, handles, slot_handles):
+            others = zip(slots, slot_handles, strict=True)
+            with replicas.holding(variables, handles, others):
+                return self._optimize(x, labels)
+
+        if "optimize" not in self._functions:
+            self._functions["optimize"] = replicas.SharedFunction(step)
+        handles, slot_handles = (list(map(replicas.handle, vs)) for vs in (variables, slots))
+        return self._functions["optimize"](x, labels, handles, slot_handles)
+
+    def _replicas_share_a_step(self):
+        """Whether this is one of several replicas, and the step can be a function of theirs."""
+        if replicas.several() is None or tf.executing_eagerly():
+            return False
+        if not (replicas.may_meet_in_functions() and isinstance(self.optimizer, Adam)):
+            return False
+        values = [variable.value for variable in [*self.variables, *self.optimizer.variables]]
+        known = set(map(id, values))
+        return (
+            bool(self.optimizer.slots)
+            # What was made outside of the strategy's scope, or by no layer, is one replica's alone.
+            and all(isinstance(value, tf.distribute.DistributedValues) for value in values)
+            and all(id(variable) in known for variable in self._unconditioned.variables)
+        )
+
+    def _optimize(self, x, labels):
+        weights = [variable.value for variable in self.trainable_weights]
         with tf.GradientTape() as tape:
+            tape.watch(weights)
             bits = self.bits(self(x, labels, training=True))
             penalty = self._penalty(bits.dtype)
             # Of each replica, its part: they add up.
-            parts = tf.distribute.get_strategy().num_replicas_in_sync
+            context = replicas.several()
+            parts = 1 if context is None else context.num_replicas_in_sync
             loss = metrics.global_mean(bits) + penalty / parts
             scaled_loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled_loss, self.trainable_weights)
-        if self._clips() and replicas.several() is not None:
-            if isinstance(self.optimizer, SummedGradients):
-                gradients = replicas.sum_over(gradients)
-                self.optimizer.gradients_are_summed = True
-            else:
-                gradients = replicas.summed_on_the_first(gradients)
+        gradients = tape.gradient(scaled_loss, weights)
+        sums = isinstance(self.optimizer, SummedGradients)
+        if context is not None and self._clips() and not sums:
+            gradients = replicas.summed_on_the_first(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return bits, penalty
 
@@ -305,6 +338,8 @@ class FlowModel(Conditional, MultiWorkerFit, keras.Model):
             with self.distribute_strategy.scope():
                 _ = self._unconditioned
                 self.optimizer.build(self.trainable_variables)
+        if force or self.train_function is None:
+            self._functions.pop("optimize", None)
         return super().make_train_function(force)
 
     def fit(self, *args, **kwargs):
