@@ -57,3 +57,20 @@ def test_without_affine_nothing_is_trained():
     layer = FusedBatchNormalization(affine=False)
     layer(BATCHES[0], training=True)
     assert layer.trainable_variables == []
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_without_affine_it_is_the_same_with_scales_of_one_and_no_offsets(training):
+    """One is spelt out, the other fused."""
+    results = []
+    for affine in (False, True):
+        layer = FusedBatchNormalization(affine=affine)
+        layer(BATCHES[2], training=True)
+        x = tf.constant(BATCHES[0], "float32")
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=training)
+            loss = tf.reduce_sum(y * BATCHES[1])
+        results.append([y, tape.gradient(loss, x), layer.moments.mean, layer.moments.variance])
+    for spelt_out, fused in zip(*results, strict=True):
+        np.testing.assert_allclose(spelt_out, fused, rtol=1e-4, atol=1e-4)

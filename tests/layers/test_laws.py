@@ -36,7 +36,7 @@ LAYERS = {
         "float32",
     ),
     "moments": (layers.RunningMoments, {"momentum": 0.3}, (3, 4, 2, 3), "float32"),
-    "tanh": (layers.ScaledTanh, {"regularizer": "l2"}, (3, 2), "bfloat16"),
+    "tanh": (layers.BoundedLogScale, {"regularizer": "l2"}, (3, 2), "bfloat16"),
     "convolution": (
         layers.WeightNormConv2D,
         {"filters": 5, "kernel_size": 2, "use_bias": False, "scale_initializer": "zeros"},

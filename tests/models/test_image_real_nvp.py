@@ -153,6 +153,47 @@ def test_architecture_is_that_of_the_paper():
     assert sorted(filters) == sorted(3 * [4] + 3 * [8] + 3 * [8] + 3 * [16] + 4 * [16])
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_are_the_slopes_of_the_log_prob(tiny_model, training):
+    """Along random directions, since many operations here have a gradient of their own."""
+    distribution = tiny_model((4, 4, 2), num_scales=2, levels=LEVELS, dtype="float64").distribution
+    model = tfnvp.FlowModel(distribution, dtype="float64")
+
+    @tf.function
+    def log_prob(x):
+        return tf.reduce_sum(model(x, training=training))
+
+    @tf.function
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = log_prob(x)
+        return tape.gradient(value, [x, *[v.value for v in model.trainable_variables]])
+
+    random = np.random.default_rng(2)
+    x = tf.constant(random.uniform(0.1, 0.9, size=(5, 4, 4, 2)))
+    of_x, *of_variables = gradients(x)
+
+    def check(name, gradient, log_prob_at):
+        direction = random.normal(size=gradient.shape)
+        direction *= 1e-6 / np.linalg.norm(direction)
+        slope = float(log_prob_at(direction) - log_prob_at(-direction)) / 2
+        expected = np.sum(gradient * direction)
+        tolerance = 1e-5 * 1e-6 * (1 + np.linalg.norm(gradient))
+        np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=tolerance, err_msg=name)
+
+    check("x", of_x, lambda step: log_prob(x + step))
+    for variable, gradient in zip(model.trainable_variables, of_variables, strict=True):
+        before = variable.numpy()
+
+        def log_prob_at(step, variable=variable, before=before):
+            variable.assign(before + step)
+            return log_prob(x)
+
+        check(variable.path, gradient, log_prob_at)
+        variable.assign(before)
+
+
 # Precision.
 
 

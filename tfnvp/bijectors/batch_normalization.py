@@ -6,6 +6,7 @@ from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.layers.running_moments import RunningMoments
 from tfnvp.masks import ChannelHalves, Checkerboard
 from tfnvp.replicas import SharedFunction, no_constant
+from tfnvp.shapes import over_event
 
 
 class BatchNormalization(FlowBijector):
@@ -92,9 +93,10 @@ class BatchNormalization(FlowBijector):
         changes, where, merge = self._split(z)
         # `forward` undoes the inference-mode inverse, in whatever mode Keras is.
         moments = self.moments(changes, where, training=False)
-        mean, log_scale = _mean_and_log_scale(changes, where, *moments, self.epsilon)
-        changed = changes * tf.exp(-log_scale) + mean
-        return merge(changed), -_log_det(log_scale, changes, where, self.forward_min_event_ndims)
+        changed, log_det = _forward(
+            changes, where, *moments, self.epsilon, self.forward_min_event_ndims
+        )
+        return merge(changed), log_det
 
     def _split(self, x):
         """What changes, where in it (None: everywhere), and how to join it to what stays."""
@@ -108,21 +110,20 @@ class BatchNormalization(FlowBijector):
 @SharedFunction
 def _inverse(changes, where, mean, variance, epsilon, event_ndims):
     """What is normalised, and the log-det."""
-    mean, log_scale = _mean_and_log_scale(changes, where, mean, variance, epsilon)
-    log_det = _log_det(log_scale, changes, where, event_ndims)
-    return (changes - mean) * tf.exp(log_scale), log_det
+    mean, log_scale = _of_event(changes, where, mean, variance, epsilon, event_ndims)
+    return (changes - mean) * tf.exp(log_scale), tf.reduce_sum(log_scale)
 
 
-def _mean_and_log_scale(changes, where, mean, variance, epsilon):
-    """[C] each or, under a checkerboard, [H, W, C] with zeros where pixels stay."""
+@SharedFunction
+def _forward(changes, where, mean, variance, epsilon, event_ndims):
+    """The reverse, and its log-det."""
+    mean, log_scale = _of_event(changes, where, mean, variance, epsilon, event_ndims)
+    return changes * tf.exp(-log_scale) + mean, -tf.reduce_sum(log_scale)
+
+
+def _of_event(changes, where, mean, variance, epsilon, event_ndims):
+    """Mean and log-scale of each value of an event, [..., C], zero where nothing changes."""
     mean = tf.cast(mean, changes.dtype)
     log_scale = -0.5 * tf.math.log(tf.cast(variance, changes.dtype) + epsilon)
-    return (mean, log_scale) if where is None else (where * mean, where * log_scale)
-
-
-def _log_det(log_scale, changes, where, event_ndims):
-    log_det = tf.reduce_sum(log_scale)
-    if where is None:
-        positions = tf.reduce_prod(tf.shape(changes)[-event_ndims:-1])
-        log_det *= tf.cast(positions, log_det.dtype)
-    return log_det
+    both = (over_event(channels, changes, event_ndims) for channels in (mean, log_scale))
+    return [channels if where is None else where * channels for channels in both]

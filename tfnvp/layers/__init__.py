@@ -1,5 +1,6 @@
 """Keras layers: every parameter of a flow lives in one of these."""
 
+from tfnvp.layers.bounded_log_scale import BoundedLogScale
 from tfnvp.layers.dense_network import DenseNetwork
 from tfnvp.layers.dequantization import Dequantization
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
@@ -7,11 +8,11 @@ from tfnvp.layers.invertible_matrix import InvertibleMatrix
 from tfnvp.layers.label_encoding import LabelEncoding
 from tfnvp.layers.residual_network import ResidualNetwork
 from tfnvp.layers.running_moments import RunningMoments
-from tfnvp.layers.scaled_tanh import ScaledTanh
 from tfnvp.layers.standardizer import Standardizer
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 
 __all__ = [
+    "BoundedLogScale",
     "DenseNetwork",
     "Dequantization",
     "FusedBatchNormalization",
@@ -19,7 +20,6 @@ __all__ = [
     "LabelEncoding",
     "ResidualNetwork",
     "RunningMoments",
-    "ScaledTanh",
     "Standardizer",
     "WeightNormConv2D",
 ]

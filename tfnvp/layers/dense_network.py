@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfnvp.layers.scaled_tanh import ScaledTanh
+from tfnvp.layers.bounded_log_scale import BoundedLogScale
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -44,7 +44,7 @@ class DenseNetwork(keras.layers.Layer):
         self.output_layer = keras.layers.Dense(
             2 * channels, kernel_initializer="zeros", dtype=self.dtype_policy, name="output"
         )
-        self.log_scale = ScaledTanh(dtype=self.variable_dtype, name="log_scale")
+        self.log_scale = BoundedLogScale(dtype=self.variable_dtype, name="log_scale")
 
     def build(self, x_shape, context_shape=None):
         context_size = 0 if context_shape is None else context_shape[-1]
@@ -52,15 +52,14 @@ class DenseNetwork(keras.layers.Layer):
         for layer in [*self.hidden, self.output_layer]:
             layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
-        self.log_scale.build((*input_shape[:-1], self.channels))
+        self.log_scale.build(input_shape)
 
     def call(self, x, context=None):
         if context is not None:
             x = tf.concat([x, context], axis=-1)
         for layer in [*self.hidden, self.output_layer]:
             x = layer(x)
-        log_scale, shift = tf.split(tf.cast(x, self.variable_dtype), 2, axis=-1)
-        return tf.concat([self.log_scale(log_scale), shift], axis=-1)
+        return self.log_scale(tf.cast(x, self.variable_dtype))
 
     def compute_output_shape(self, x_shape, context_shape=None):
         return (*x_shape[:-1], 2 * self.channels)

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfnvp import replicas
 from tfnvp.layers.running_moments import RunningMoments, over_replicas
+from tfnvp.shapes import over_event
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -14,7 +15,8 @@ class FusedBatchNormalization(keras.layers.Layer):
     Keras' own layer spells the arithmetic out and turns bfloat16 into float32 for it, which costs
     about twice the time on a CPU. Training normalises by the batch; inference by averages over the
     last batches that, as `RunningMoments` keeps them, have no start value to forget. In float64,
-    which the kernel does not have, the arithmetic is spelt out here too.
+    which the kernel does not have, and without `affine`, as for the few channels of a network's
+    input, at which it is slow, the arithmetic is spelt out here too.
 
     Args:
         momentum: of the averages used in inference.
@@ -48,19 +50,21 @@ class FusedBatchNormalization(keras.layers.Layer):
         self.moments.build(input_shape)
 
     def call(self, x, level=None, training=None):
-        x = tf.cast(x, self.compute_dtype)
+        fused = self.variable_dtype == "float32" and self.affine
+        x = tf.cast(x, self.compute_dtype if fused else self.variable_dtype)
         scale, offset = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.offset)
-        fused = self.variable_dtype == "float32"
         if not training:
             scale, offset = self.as_affine(level)
             if fused:
                 zeros, ones = tf.zeros_like(scale), tf.ones_like(scale)
                 return _fused(x, scale, offset, zeros, ones, epsilon=0.0, training=False)[0]
-            return x * tf.cast(scale, x.dtype) + tf.cast(offset, x.dtype)
+            y = x * over_event(scale, x) + over_event(offset, x)
+            return tf.cast(y, self.compute_dtype)
         if not fused:
-            mean, variance = self.moments.of_batch(tf.cast(x, self.variable_dtype))
+            mean, variance = self.moments.of_batch(x)
             scale *= tf.math.rsqrt(variance + self.epsilon)
-            y = x * tf.cast(scale, x.dtype) + tf.cast(offset - mean * scale, x.dtype)
+            y = (x - over_event(mean, x)) * over_event(scale, x) + over_event(offset, x)
+            y = tf.cast(y, self.compute_dtype)
         elif self.moments.meets_replicas():
             y, mean, variance = _fused_over_replicas(x, scale, offset, self.epsilon)
         else:

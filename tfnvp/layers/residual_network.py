@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
+from tfnvp.layers.bounded_log_scale import BoundedLogScale
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
 from tfnvp.layers.l2 import L2
 from tfnvp.layers.pure_layer import PureLayer
-from tfnvp.layers.scaled_tanh import ScaledTanh
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 from tfnvp.masks import checkerboard
 from tfnvp.replicas import no_constant
@@ -73,7 +73,7 @@ class ResidualNetwork(PureLayer):
         self.synchronized = synchronized
 
         def norm(name, **options):
-            options |= {"synchronized": synchronized, "dtype": self.dtype_policy}
+            options = {"synchronized": synchronized, "dtype": self.dtype_policy, **options}
             return FusedBatchNormalization(momentum, name=name, **options)
 
         def conv(name, filters, size, **options):
@@ -82,7 +82,7 @@ class ResidualNetwork(PureLayer):
             return WeightNormConv2D(filters, size, dtype=self.dtype_policy, name=name, **options)
 
         before_norm = {"use_bias": False, "use_scale": False}
-        self.input_norm = norm("input_norm", affine=False)
+        self.input_norm = norm("input_norm", affine=False, dtype=self.variable_dtype)
         self.input_conv = conv("input_conv", filters, 3)
         self.block_layers = [
             [
@@ -102,7 +102,7 @@ class ResidualNetwork(PureLayer):
             )
             for i in range(blocks + 1)
         ]
-        self.log_scale = ScaledTanh(
+        self.log_scale = BoundedLogScale(
             regularizer=L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
         )
 
@@ -114,7 +114,7 @@ class ResidualNetwork(PureLayer):
         inner = [layer for block in self.block_layers for layer in block]
         for layer in [*inner, *self.skips, self.output_norm, self.output_conv]:
             layer.build(features)
-        self.log_scale.build((*x_shape[:-1], self.channels))
+        self.log_scale.build((*x_shape[:-1], 2 * self.channels))
         if context_shape is not None:
             for layer in self.context_shifts:
                 layer.build(context_shape)
@@ -124,7 +124,7 @@ class ResidualNetwork(PureLayer):
         if self.checkerboard_parity is None:
             return {}
         _, height, width, _ = sizes(x)
-        mask = checkerboard(height, width, self.checkerboard_parity, self.compute_dtype)
+        mask = checkerboard(height, width, self.checkerboard_parity, self.variable_dtype)
         return {"mask": no_constant(mask)}
 
     def shared_config(self):
@@ -140,12 +140,12 @@ class ResidualNetwork(PureLayer):
                 return features
             return features + self.context_shifts[i](context)[:, tf.newaxis, tf.newaxis, :]
 
-        joined = _joined if training else tf.concat
         # Features h, and their sum, stand without the biases, which are the same for all pixels:
         # batch normalizations, to which alone they matter, are told of them.
         biases = self._biases(training)
-        h = self._doubled(self.input_norm(x, training=training), mask, joined)
-        h = shifted(self.input_conv.convolve(tf.nn.relu(h), self.input_conv.kernel()), 0)
+        h = self._with_negation(self.input_norm(x, training=training), mask)
+        h = tf.cast(tf.nn.relu(h), self.compute_dtype)
+        h = shifted(self.input_conv.convolve(h, self.input_conv.kernel()), 0)
         level = next(biases)
         total, total_level = self._skip(0, h, level, next(biases))
         for i, (norm1, conv1, norm2, conv2) in enumerate(self.block_layers, start=1):
@@ -166,8 +166,7 @@ class ResidualNetwork(PureLayer):
         outputs = tf.cast(self.output_conv(tf.nn.relu(outputs)), self.variable_dtype)
         if training:
             outputs = _indifferent(outputs, *self._biases(training=False))
-        log_scale, shift = _halved(outputs) if training else tf.split(outputs, 2, axis=-1)
-        return joined([self.log_scale(log_scale), shift], axis=-1)
+        return self.log_scale(outputs)
 
     def _biases(self, training):
         """Those that lead to batch normalizations, in order; in training without gradients."""
@@ -183,13 +182,23 @@ class ResidualNetwork(PureLayer):
         kernel = self.skips[i].kernel()
         return self.skips[i].convolve(h, kernel), tf.linalg.matvec(kernel, level, True) + bias
 
-    def _doubled(self, x, mask, joined):
+    def _with_negation(self, x, mask):
         """The normalised input with its negation, and the mask where there is one."""
-        if mask is None:
-            return joined([x, -x], axis=-1)
-        batch, height, width, _ = sizes(x)
-        mask = tf.broadcast_to(mask, [batch, height, width, 1])
-        return joined([2 * x, -2 * x, mask], axis=-1)
+        channels, more = x.shape[-1], []
+        if mask is not None:
+            x *= 2
+            more = [tf.broadcast_to(mask, [*sizes(x)[:-1], 1])]
+
+        # TensorFlow's own gradient takes the axis from the function that ran forward. That the
+        # function's result is a constant XLA does not see, and compiles every step anew.
+        @tf.custom_gradient
+        def joined(x):
+            def gradient(upstream):
+                return upstream[..., :channels] - upstream[..., channels : 2 * channels]
+
+            return tf.concat([x, -x, *more], axis=-1), gradient
+
+        return joined(x)
 
     def compute_output_shape(self, x_shape, context_shape=None):
         return (*x_shape[:-1], 2 * self.channels)
@@ -207,27 +216,7 @@ class ResidualNetwork(PureLayer):
         }
 
 
-# TensorFlow's own gradients take the axis from the function that ran forward. That the function's
-# result is a constant XLA does not see, and compiles a training step anew at every step.
-
-
-def _joined(parts, axis):
-    """`tf.concat`."""
-
-    @tf.custom_gradient
-    def joined(*parts):
-        return tf.concat(parts, axis), lambda d: tf.split(d, [x.shape[axis] for x in parts], axis)
-
-    return joined(*parts)
-
-
 @tf.custom_gradient
 def _indifferent(x, *parameters):
     """x, that does not depend on parameters: their gradients are zero, not missing."""
     return tf.identity(x), lambda d: (d, *map(tf.zeros_like, parameters))
-
-
-@tf.custom_gradient
-def _halved(x):
-    """`tf.split` in two, along the last axis."""
-    return tuple(tf.split(x, 2, axis=-1)), lambda *d: tf.concat(d, axis=-1)

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfnvp import replicas
+from tfnvp.shapes import over_event
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -25,8 +26,8 @@ class RunningMoments(keras.layers.Layer):
 
     Call arguments:
         x: [..., C], not cast to the policy's compute dtype: statistics are kept in full precision.
-        weights: None, or a tensor of zeros and ones that broadcasts to x without its channels
-            (last axis 1): moments are taken of the ones alone.
+        weights: None, or zeros and ones that broadcast to an event without its channels, [..., 1]:
+            moments are taken of the ones alone.
         training: as in Keras.
 
     Returns:
@@ -123,21 +124,34 @@ def _of_batch_and_after(x, weights, averages, momentum, synchronized):
 
 
 def _of_batch(x, weights, synchronized):
-    axes = list(range(x.shape.rank - 1))
-    if weights is None:
-        count = tf.cast(tf.size(x), x.dtype) / x.shape[-1]
-    else:
-        weights = tf.ones_like(x[..., :1]) * tf.cast(weights, x.dtype)
-        count = tf.reduce_sum(weights)
-    # No rows at all must not divide zero by zero.
-    divisor = tf.maximum(count, 1)
-    mean = tf.reduce_sum(x if weights is None else weights * x, axes) / divisor
-    squares = tf.math.squared_difference(x, mean)
-    squares = squares if weights is None else weights * squares
-    variance = tf.reduce_sum(squares, axes) / divisor
+    # Of an event, [..., 1]: which positions count.
+    weights = over_event(tf.ones([], x.dtype) if weights is None else weights, x[..., :1])
+    weights = tf.cast(weights, x.dtype)
+    count = tf.cast(tf.shape(x)[0], x.dtype) * tf.reduce_sum(weights)
+    mean, variance = _mean_and_variance(x, weights, count)
     if synchronized and replicas.several() is not None:
         _, mean, variance = over_replicas(count, mean, variance)
     return mean, variance
+
+
+@tf.custom_gradient
+def _mean_and_variance(x, weights, count):
+    # No rows at all must not divide zero by zero.
+    weights /= tf.maximum(count, 1)
+
+    # Over events first: TensorFlow is slow at sums that leave few channels.
+    def average(values):
+        values = weights * tf.reduce_sum(values, axis=0)
+        return tf.reduce_sum(values, axis=list(range(values.shape.rank - 1)))
+
+    mean = average(x)
+    centred = x - over_event(mean, x)
+
+    # In a third of the operations that autodiff makes of it.
+    def gradient(to_mean, to_variance):
+        return centred * (2 * weights * to_variance) + weights * to_mean, None, None
+
+    return (mean, average(tf.square(centred))), gradient
 
 
 def _after(averages, mean, variance, momentum, synchronized):

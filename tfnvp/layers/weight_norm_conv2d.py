@@ -111,14 +111,13 @@ class WeightNormConv2D(keras.layers.Layer):
 @tf.custom_gradient
 def _weight_norm(direction, *scale):
     """The columns of a matrix, of length one or, if given, of the lengths `scale`."""
-    factor = tf.math.rsqrt(tf.reduce_sum(tf.square(direction), axis=0))
-    unit = direction * factor
-    if scale:
-        factor *= scale[0]
+    inverse_length = tf.math.rsqrt(tf.reduce_sum(tf.square(direction), axis=0))
+    factor = inverse_length * scale[0] if scale else inverse_length
 
     # In a third of the operations that autodiff makes of it.
     def gradient(upstream):
-        along = tf.reduce_sum(unit * upstream, axis=0)
-        return (upstream - unit * along) * factor, *(along for _ in scale)
+        to_scale = tf.reduce_sum(direction * upstream, axis=0) * inverse_length
+        along = factor * to_scale * inverse_length
+        return factor * upstream - along * direction, *(to_scale for _ in scale)
 
     return direction * factor, gradient

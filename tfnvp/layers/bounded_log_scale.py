@@ -1,0 +1,52 @@
+"""The end of a conditioner: log-scales within bounds."""
+
+import keras
+import tensorflow as tf
+
+from tfnvp.shapes import over_event
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
+class BoundedLogScale(keras.layers.Layer):
+    """scale * tanh of log-scales, with a learned scale for each channel; shifts stay as they are.
+
+    Source: Real NVP (arXiv 1605.08803), section 4.1.
+
+    Args:
+        regularizer: a Keras regularizer of the scale.
+        **kwargs: further arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: [..., 2C], log-scales and then shifts.
+
+    Returns:
+        A tensor of x's shape, its first C channels within (-scale, scale).
+
+    Example:
+        >>> import tensorflow as tf, tfnvp
+        >>> tfnvp.layers.BoundedLogScale()(tf.constant([[9.0, 9.0]])).numpy().round(3).tolist()
+        [[1.0, 9.0]]
+    """
+
+    def __init__(self, regularizer=None, **kwargs):
+        super().__init__(**kwargs)
+        self.regularizer = keras.regularizers.get(regularizer)
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(
+            (input_shape[-1] // 2,), "ones", regularizer=self.regularizer, name="scale"
+        )
+
+    def call(self, x):
+        scale = tf.convert_to_tensor(self.scale)
+        zeros, ones = tf.zeros_like(scale), tf.ones_like(scale)
+        # Of all channels: to take log-scales and shifts apart, and to join them, takes longer.
+        of_tanh = tf.reshape(tf.stack([scale, zeros]), [-1])
+        of_x = tf.reshape(tf.stack([zeros, ones]), [-1])
+        return over_event(of_tanh, x) * tf.tanh(x) + over_event(of_x, x) * x
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "regularizer": keras.regularizers.serialize(self.regularizer),
+        }
