@@ -12,6 +12,9 @@ import zlib
 import keras
 import tensorflow as tf
 
+# Not public: the options of calls, of the thread that traces.
+from tensorflow.python.eager import context as eager
+
 
 def several():
     """The replica context where this is one of several replicas, or None.
@@ -165,14 +168,15 @@ class SharedFunction:
         if not within:
             replica["id"] = no_constant(replica["id"])
         # Out of the strategy, and of what else TensorFlow would trace it for again.
-        with _outside.as_default():
+        with _outside.as_default(), _optimised_once():
             traced = self._for(devices).get_concrete_function(replica, *args)
         # Exchanges are such calls, see `Inside`.
         if any(op.type == "PartitionedCall" for op in traced.graph.get_operations()):
             # All replicas are here, or TensorFlow says that they cannot be.
             call = _next_call() if within else context.merge_call(_next_call)
             replica["call"] = no_constant(call)
-        return traced(replica, *args)
+        with _optimised_once():
+            return traced(replica, *args)
 
     def _for(self, devices):
         """The `tf.function` of a replica and arguments for replicas on devices; None for one."""
@@ -266,6 +270,25 @@ def _exchange(devices, dtype):
     specs = tf.TensorSpec(None, dtype), tf.TensorSpec([], tf.int32)
     with _outside.as_default():
         return tf.function(exchanged, autograph=False).get_concrete_function(*specs)
+
+
+@contextlib.contextmanager
+def _optimised_once():
+    """Within this context TensorFlow spends less time on optimising functions that are called.
+
+    It optimises each function with the graph around it, and again for each device that calls it, in
+    two rounds of which the second finds nothing.
+    """
+    before = eager.context().function_call_options
+    config = tf.compat.v1.ConfigProto.FromString(before.config_proto_serialized)
+    options = config.graph_options.rewrite_options
+    options.meta_optimizer_iterations = type(options).ONE
+    options.function_optimization = type(options).OFF
+    eager.context().function_call_options = eager.FunctionCallOptions(config_proto=config)
+    try:
+        yield
+    finally:
+        eager.context().function_call_options = before
 
 
 def _next_call(strategy=None):
