@@ -39,9 +39,9 @@ def fitted():
     model = tfnvp.VectorRealNVP(2, num_couplings=6, hidden_units=(32, 32))
     model.adapt(_moons())
     # Clipped, as recipes are: without, the loss at the end is a matter of luck (of eight seeds one
-    # ended above 1.07), with it 0.85 to 1.01.
+    # ended above 1.07), with it 0.94 to 1.04.
     model.compile(optimizer=keras.optimizers.Adam(5e-3, global_clipnorm=1.0))
-    history = model.fit(_moons(), batch_size=100, epochs=20, verbose=0).history
+    history = model.fit(_moons(), batch_size=100, epochs=15, verbose=0).history
     return model, history
 
 
@@ -260,7 +260,7 @@ def test_a_fitted_model_goes_on_where_it_stopped(fitted, tmp_path):
     model, _ = fitted
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
-    assert int(again.optimizer.iterations) == int(model.optimizer.iterations) == 400
+    assert int(again.optimizer.iterations) == int(model.optimizer.iterations) == 300
     np.testing.assert_array_equal(again.log_prob(_moons()), model.log_prob(_moons()))
     np.testing.assert_array_equal(again.sample(5, seed=0), model.sample(5, seed=0))
 
