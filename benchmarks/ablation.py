@@ -21,8 +21,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import keras
 
-from train import recipe as recipes
-from train.optimizer import make_optimizer
+from tfnvp.training import recipe as recipes
+from tfnvp.training.schedules import make_optimizer
 
 RECIPE = "cifar10_small"
 

@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import tensorflow as tf
 
-from train import recipe as recipes
+from tfnvp.training import recipe as recipes
 
 # Images of the data sets' training splits, less those cut off for validation.
 TRAINING_IMAGES = {

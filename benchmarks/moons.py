@@ -22,7 +22,7 @@ from sklearn.datasets import make_moons
 from sklearn.mixture import GaussianMixture
 
 import tfnvp
-from train.recipes.moons import integral
+from tfnvp.training.recipes.moons import integral
 
 COMPONENTS = range(3, 51)
 EPOCHS = 120

@@ -193,7 +193,7 @@ def main():
 
 def _architecture(preset):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tfnvp import presets
+    from tfnvp.models import presets
 
     return presets.get(preset)
 

@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import keras
 
-from train import recipe as recipes
+from tfnvp.training import recipe as recipes
 
 RECIPE = "cifar10_small"
 NARROW = {"filters": 16, "residual_blocks": 1}

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 import tfnvp
-from tfnvp import presets
 from tfnvp.bijectors import FactorOut
+from tfnvp.models import presets
 
 ROOT = Path(__file__).parents[1]
 PAPER = (ROOT / "docs" / "paper.md").read_text()

@@ -19,10 +19,10 @@ with _environment.quiet_if_asked():
         metrics,
         optimizers,
         plotting,
-        presets,
+        serving,
     )
-    from tfnvp.export import export_saved_model
-    from tfnvp.models import FlowModel, ImageRealNVP, VectorRealNVP
+    from tfnvp.models import FlowModel, ImageRealNVP, VectorRealNVP, presets
+    from tfnvp.serving import export_saved_model
     from tfnvp.stablehlo import export_stablehlo
 
 __version__ = "0.1.0"
@@ -43,4 +43,5 @@ __all__ = [
     "optimizers",
     "plotting",
     "presets",
+    "serving",
 ]

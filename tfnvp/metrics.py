@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from tfnvp import replicas
+from tfnvp.graph import replicas
 
 
 def bits_per_dim(log_prob, event_size, levels=1):

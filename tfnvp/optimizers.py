@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfnvp import replicas
-from tfnvp.keras_internals import SummedGradients, slot_index, trained_variables
+from tfnvp.graph import replicas
+from tfnvp.graph.internals import SummedGradients, slot_index, trained_variables
 from tfnvp.layers.l2 import sum_of_squares
 
 

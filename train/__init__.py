@@ -1,9 +1,1 @@
-"""The training program: `python -m train RECIPE`."""
-
-
-class Terminated(Exception):
-    """SIGTERM came: the state of the training is saved."""
-
-
-class WorkerGone(Exception):
-    """Another worker of the training has ended before its time."""
+"""The training program from a checkout: `python -m train RECIPE`, launchers, and releases."""

@@ -1,7 +1,7 @@
 """`python -m train.release RUN_DIR`: makes a trained run what ships with tfnvp.
 
-Writes the weights and the card of a finished run to tfnvp/weights/PRESET.weights.h5 and .json, and
-the SavedModel to saved_models/PRESET/1, in place of those of an earlier release.
+Writes the weights and the card of a finished run to tfnvp/models/weights/PRESET.weights.h5 and
+.json, and the SavedModel to saved_models/PRESET/1, in place of those of an earlier release.
 """
 
 import os
@@ -23,7 +23,9 @@ def release(
     data: Annotated[
         str | None, typer.Option(help="what it was trained on, if the card does not say it whole")
     ] = None,
-    package: Annotated[Path, typer.Option(help="where the weights go")] = Path("tfnvp/weights"),
+    package: Annotated[Path, typer.Option(help="where the weights go")] = Path(
+        "tfnvp/models/weights"
+    ),
     saved_models: Annotated[Path, typer.Option(help="where the SavedModel goes")] = Path(
         "saved_models"
     ),

@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.graph.replicas import SharedFunction, no_constant
 from tfnvp.masks import ChannelHalves, Checkerboard
-from tfnvp.replicas import SharedFunction, no_constant
 from tfnvp.shapes import over_event, sizes
 
 

@@ -3,9 +3,9 @@
 import tensorflow as tf
 
 from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.graph.replicas import SharedFunction, no_constant
 from tfnvp.layers.running_moments import RunningMoments
 from tfnvp.masks import ChannelHalves, Checkerboard
-from tfnvp.replicas import SharedFunction, no_constant
 from tfnvp.shapes import over_event
 
 

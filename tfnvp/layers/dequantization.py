@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfnvp import replicas
+from tfnvp.graph import replicas
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")

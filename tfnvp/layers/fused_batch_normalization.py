@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfnvp import replicas
+from tfnvp.graph import replicas
 from tfnvp.layers.running_moments import RunningMoments, over_replicas
 from tfnvp.shapes import over_event
 

@@ -6,7 +6,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from tfnvp.replicas import SharedFunction
+from tfnvp.graph.replicas import SharedFunction
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")

@@ -3,13 +3,13 @@
 import keras
 import tensorflow as tf
 
+from tfnvp.graph.pure_layer import PureLayer
+from tfnvp.graph.replicas import no_constant
 from tfnvp.layers.bounded_log_scale import BoundedLogScale
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
 from tfnvp.layers.l2 import L2
-from tfnvp.layers.pure_layer import PureLayer
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 from tfnvp.masks import checkerboard
-from tfnvp.replicas import no_constant
 from tfnvp.shapes import sizes
 
 

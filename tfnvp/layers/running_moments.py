@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfnvp import replicas
+from tfnvp.graph import replicas
 from tfnvp.shapes import over_event
 
 

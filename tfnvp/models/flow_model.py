@@ -3,13 +3,14 @@
 import keras
 import tensorflow as tf
 
-from tfnvp import metrics, replicas
+from tfnvp import metrics
 from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
 from tfnvp.checks import plain_errors
-from tfnvp.keras_internals import MultiWorkerFit, SummedGradients
+from tfnvp.graph import replicas
+from tfnvp.graph.full_precision import full_precision
+from tfnvp.graph.internals import MultiWorkerFit, SummedGradients
 from tfnvp.layers.l2 import summed
-from tfnvp.models.conditional import Conditional
-from tfnvp.models.full_precision import full_precision
+from tfnvp.models.condition import Conditional
 from tfnvp.optimizers import Adam
 
 

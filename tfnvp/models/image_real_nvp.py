@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp import presets
 from tfnvp.bijectors import (
     AffineCoupling,
     BatchNormalization,
@@ -19,6 +18,7 @@ from tfnvp.bijectors.factor_out import halve
 from tfnvp.checks import assert_all, check_positive_int
 from tfnvp.layers import Dequantization, InvertibleMatrix, ResidualNetwork, RunningMoments
 from tfnvp.masks import ChannelHalves, Checkerboard
+from tfnvp.models import presets
 from tfnvp.models.flow_model import FlowModel
 
 tfb, tfd = tfp.bijectors, tfp.distributions

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfnvp
+from tfnvp.models import presets
+
+
+def test_names_are_sorted_and_known():
+    assert presets.names() == sorted(presets.names())
+    assert {"digits", "photos", "cifar10_small"} <= set(presets.names())
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_each_preset_is_a_model(name):
+    """Of its sizes; thin, to be quick."""
+    model = tfnvp.ImageRealNVP(**{**presets.get(name), "filters": 1, "residual_blocks": 1})
+    assert model.distribution.event_shape == presets.get(name)["image_shape"]
+
+
+def test_a_preset_is_the_callers_own():
+    presets.get("digits")["filters"] = 1
+    assert presets.get("digits")["filters"] > 1
+
+
+def test_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ValueError, match=f"'digit'; known: {', '.join(presets.names())}"):
+        presets.get("digit")
+
+
+def test_a_preset_without_weights_lists_those_that_have_them():
+    message = (
+        r"'imagenet64' comes without weights, train it; those with weights: cifar10_small, digits"
+    )
+    with pytest.raises(ValueError, match=message):
+        tfnvp.ImageRealNVP.from_preset("imagenet64", load_weights=True)
+
+
+def test_what_ships_is_small():
+    assert presets.trained() == ["cifar10_small", "digits"]
+    for name in presets.trained():
+        assert presets.weights_path(name).stat().st_size < 6e6
+        assert presets.card(name)["preset"] == name
+
+
+def test_weights_fit_their_own_architecture_alone():
+    with pytest.raises(ValueError, match=r"'digits' do not fit .*'filters': 8"):
+        tfnvp.ImageRealNVP.from_preset("digits", load_weights=True, filters=8)
+
+
+@pytest.mark.parametrize("name", presets.trained())
+def test_trained_presets_score_as_their_cards_say(name):
+    """On the test images of the card's data set; without these, on nothing."""
+    card = presets.card(name)
+    data = {"digits": "digits", "cifar10_small": "cifar10"}[name]
+    try:
+        images = tfnvp.data.load(data, "test", 128)
+    except tfnvp.data.DatasetNotFoundError as missing:
+        pytest.skip(str(missing))
+    model = tfnvp.ImageRealNVP.from_preset(name, load_weights=True)
+    bits = np.concatenate([model.bits_per_dim(batch) for batch in images])
+    assert bits.mean() == pytest.approx(card["bits_per_dim"]["test"], abs=2e-3)
+    # The SavedModel beside them is of the same weights.
+    directory = Path(__file__).parents[2] / "saved_models" / name / "1"
+    served = tf.saved_model.load(str(directory)).signatures["log_prob"]
+    batch = next(iter(images))
+    np.testing.assert_allclose(served(images=batch)["bits_per_dim"], bits[: len(batch)], atol=1e-3)

@@ -1,0 +1,56 @@
+"""Recipes name data and architecture that fit together."""
+
+import pytest
+
+import tfnvp
+from tfnvp.training import recipe
+
+#: The paper's table 1: test bits/dim.
+PAPER = {
+    "cifar10": 3.49,
+    "imagenet32": 4.28,
+    "imagenet64": 3.98,
+    "lsun_bedroom": 2.72,
+    "lsun_tower": 2.81,
+    "lsun_church_outdoor": 3.08,
+    "celeb_a": 3.02,
+}
+
+
+def test_the_recipes():
+    small = [
+        "cifar10_plus",
+        "cifar10_small",
+        "digits",
+        "folder",
+        "imagenet32_plus",
+        "moons",
+        "photos",
+    ]
+    conditional = ["cifar10_conditional", "digits_conditional"]
+    assert recipe.names() == sorted([*PAPER, *small, *conditional])
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_recipes_of_the_paper_are_as_published(name):
+    """Section 4.1: Adam at 1e-3, batches of 64; flips but for ImageNet."""
+    published = recipe.get(name)
+    assert published.preset == name and not published.overrides
+    assert (published.learning_rate, published.batch_size) == (1e-3, 64)
+    assert (published.warmup_steps, published.decay, published.weight_decay) == (0, False, 0)
+    assert not published.muon
+    assert published.flip == (not name.startswith("imagenet"))
+    assert published.paper_bits_per_dim == PAPER[name]
+    shape = tfnvp.data.info(name).image_shape
+    assert tfnvp.presets.get(published.preset)["image_shape"] == shape
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown recipe 'x'; known: celeb_a, cifar10, cifar10_c"):
+        recipe.get("x")
+
+
+def test_folder_needs_a_directory():
+    with pytest.raises(ValueError, match="--data DIR"):
+        recipe.get("folder")
+    assert recipe.get("folder", data="d", image_size=16).overrides == {"image_shape": (16, 16, 3)}

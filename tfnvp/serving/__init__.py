@@ -1,0 +1,7 @@
+"""Models served: SavedModels for TF Serving, and the client of those that it serves."""
+
+from tfnvp.serving.client import Client, ServingError
+from tfnvp.serving.export import export_saved_model
+from tfnvp.serving.saved_model import SavedModel
+
+__all__ = ["Client", "SavedModel", "ServingError", "export_saved_model"]
