@@ -1,28 +1,23 @@
-"""Checks of what users hand in, with errors that say what would do."""
+"""Checks of the users' input, with errors that say what would do."""
 
 import contextlib
 import numbers
 import re
+from collections.abc import Collection, Iterator
 
 import tensorflow as tf
 
 _ASSERTED = re.compile(r"tfnvp<(.*?)>\]((?: \[[^\]]*\])*)", re.DOTALL)
-_SHAPED = re.compile(
-    r"Shape of tensor \S+ (\[.*?\]) is not compatible with expected shape (\[.*?\])"
-)
+_SHAPED = re.compile(r"of tensor \S+ (\[.*?\]) is not compatible with expected shape (\[.*?\])")
 
 
-def assert_all(condition, message, *data):
-    """Asserts a condition on values; inside a graph, `plain_errors` makes it a ValueError.
+def assert_all(condition: tf.Tensor, message: str, *data: tf.Tensor) -> tf.Operation | None:
+    """Asserts all of a condition; inside a graph, `plain_errors` makes it a ValueError.
 
-    Args:
-        condition: a boolean tensor, all of which must be true.
-        message: what is wrong otherwise.
-        *data: scalar tensors to show after the message.
+    The message says what is wrong otherwise, and the scalar tensors of `data` are shown after it.
 
     Returns:
-        The assertion, for operations that would fail first, and less clearly, to wait for; None in
-        eager code.
+        The assertion; operations that would fail less clearly can wait for it. None in eager code.
     """
     condition = tf.reduce_all(condition)
     if tf.executing_eagerly():
@@ -33,7 +28,7 @@ def assert_all(condition, message, *data):
 
 
 @contextlib.contextmanager
-def plain_errors():
+def plain_errors() -> Iterator[None]:
     """Turns a failed `assert_all` or `ensure_shape` into a ValueError of one line."""
     try:
         yield
@@ -47,17 +42,17 @@ def plain_errors():
         raise
 
 
-def check_positive_int(name, value, optional=False):
+def check_positive_int(name: str, value: object, optional: bool = False) -> None:
     """Raises a ValueError unless `value` is a positive integer (or None, where optional)."""
     if value is None and optional:
         return
-    # True is an integer to Python, but never what the caller meant.
+    # Python takes True for an integer, but no caller means that.
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         wanted = "a positive integer or None" if optional else "a positive integer"
         raise ValueError(f"{name} must be {wanted}, got {name}={value!r}")
 
 
-def check_choice(name, value, known):
-    """Raises a ValueError that lists the known ones unless `value` is one of them."""
+def check_choice(name: str, value: object, known: Collection[str]) -> None:
+    """Raises a ValueError that lists the known values unless `value` is one of them."""
     if value not in known:
         raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""What can be done with latents: between images, around them, scale by scale.
+"""Ways through latent space: between images, around them, scale by scale.
 
 Latents are what `model.encode` gives and `model.decode` takes, of any shape: [H, W, C] or [D].
 Images larger than those of training are `model.sample(n, image_shape=...)`, and images closer to
@@ -6,16 +6,26 @@ the mean `model.sample(n, temperature=...)`.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfnvp.bijectors.factor_out import join
 from tfnvp.checks import check_positive_int
-from tfnvp.models.flow_model import stateless_seed
+from tfnvp.models import ImageRealNVP
+from tfnvp.seeds import stateless_seed
+from tfnvp.types import TensorLike
 
 
-def interpolate(z1, z2, z3, z4, steps=8, full_circle=False):
+def interpolate(
+    z1: TensorLike,
+    z2: TensorLike,
+    z3: TensorLike,
+    z4: TensorLike,
+    steps: int = 8,
+    full_circle: bool = False,
+) -> tf.Tensor:
     """The paper's manifold through four latents, on which each keeps its distance from the origin.
 
         z = cos(p) (cos(q) z1 + sin(q) z2) + sin(p) (cos(q) z3 + sin(q) z4),
@@ -24,19 +34,18 @@ def interpolate(z1, z2, z3, z4, steps=8, full_circle=False):
     (top) and z3, z4 (bottom). Source: Real NVP (arXiv 1605.08803), section 4.2, equation 19.
 
     Args:
-        z1, z2, z3, z4: latents of one shape.
-        steps: rows, and columns.
+        steps: how many rows, and how many columns.
         full_circle: whether both angles go through the whole circle as in the paper's figure,
-            without coming to 2 pi: 0, pi/4, ..., 7 pi/4 for the 8 steps of the paper.
+            short of 2 pi: 0, pi/4, ..., 7 pi/4 for the 8 steps of the paper.
 
     Returns:
-        [steps, steps, *shape], z1 at [0, 0].
+        [steps, steps, *shape], the shape that of each latent, z1 at [0, 0].
 
     Raises:
         ValueError: for latents of different shapes, or steps not 2 or more.
 
     Example:
-        >>> import tfnvp, tensorflow as tf
+        >>> import tensorflow as tf
         >>> model = tfnvp.ImageRealNVP.from_preset("digits")
         >>> z = model.encode(next(iter(tfnvp.data.load("digits", "test", 4))))
         >>> grid = tfnvp.latent.interpolate(*z, steps=3)
@@ -44,7 +53,7 @@ def interpolate(z1, z2, z3, z4, steps=8, full_circle=False):
         TensorShape([9, 8, 8, 1])
     """
     _check_steps(steps)
-    z1, z2, z3, z4 = _of_one_shape(z1=z1, z2=z2, z3=z3, z4=z4)
+    z1, z2, z3, z4 = _check_shapes(z1=z1, z2=z2, z3=z3, z4=z4)
     end = 2 * math.pi * (steps - 1) / steps if full_circle else math.pi / 2
     angle = tf.linspace(tf.zeros([], z1.dtype), end, steps)
     p = tf.reshape(angle, [steps, 1] + [1] * z1.shape.rank)
@@ -54,20 +63,16 @@ def interpolate(z1, z2, z3, z4, steps=8, full_circle=False):
     return tf.cos(p) * top + tf.sin(p) * bottom
 
 
-def slerp(z1, z2, steps=8):
-    """Spherical interpolation: from z1 to z2 at an even pace, as latents of a Gaussian lie.
+def slerp(z1: TensorLike, z2: TensorLike, steps: int = 8) -> tf.Tensor:
+    """Spherical interpolation: from z1 to z2 at an even pace, on the shell where latents lie.
 
         z(t) = (sin((1 - t) w) z1 + sin(t w) z2) / sin(w),    w the angle between z1 and z2;
 
     nearly parallel latents, and zero, are interpolated linearly. Source: Shoemake 1985; for
     latents of generative models White (arXiv 1609.04468).
 
-    Args:
-        z1, z2: latents of one shape.
-        steps: latents in all, the two ends included.
-
     Returns:
-        [steps, *shape], from z1 to z2.
+        [steps, *shape], from z1 to z2, both included.
 
     Raises:
         ValueError: for latents of different shapes or in opposite directions, between which there
@@ -80,7 +85,7 @@ def slerp(z1, z2, steps=8):
                [0.   , 1.   ]], dtype=float32)
     """
     _check_steps(steps)
-    z1, z2 = _of_one_shape(z1=z1, z2=z2)
+    z1, z2 = _check_shapes(z1=z1, z2=z2)
     lengths = tf.norm(z1) * tf.norm(z2)
     cosine = tf.reduce_sum(z1 * z2) / lengths if lengths > 0 else tf.ones([], z1.dtype)
     angle = tf.acos(tf.clip_by_value(cosine, -1, 1))
@@ -92,14 +97,10 @@ def slerp(z1, z2, steps=8):
     return (tf.sin((1 - t) * angle) * z1 + tf.sin(t * angle) * z2) / tf.sin(angle)
 
 
-def join_scales(scales):
-    """Latents from their parts, the reverse of `ImageRealNVP.latents_by_scale`.
+def join_scales(scales: Sequence[TensorLike]) -> tf.Tensor:
+    """Puts latents [..., H, W, C] together from their parts, of which the finest is the first.
 
-    Args:
-        scales: a list of tensors as that method gives them, the finest first.
-
-    Returns:
-        [..., H, W, C].
+    It is the reverse of `ImageRealNVP.latents_by_scale`.
 
     Example:
         >>> import numpy as np
@@ -114,20 +115,26 @@ def join_scales(scales):
     return z
 
 
-def resample_scales(model, images, keep, temperature=1.0, labels=None, seed=None):
+def resample_scales(
+    model: ImageRealNVP,
+    images: TensorLike,
+    keep: int,
+    temperature: float = 1.0,
+    labels: TensorLike | None = None,
+    seed: int | None = None,
+) -> tf.Tensor:
     """Keeps the coarsest scales of images' latents and draws the finer ones anew.
 
-    What stays the same is what the kept latents hold: the paper's conceptual compression. Of S
-    scales, those that leave first have half of the latents, the next a quarter and so on. Source:
-    Real NVP (arXiv 1605.08803), section 3.6 and appendix D, after Gregor et al. (arXiv 1604.08772).
+    The images keep what the kept latents hold: the paper's conceptual compression. The finest
+    scale has half of the latents, the next a quarter and so on. Source: Real NVP
+    (arXiv 1605.08803), section 3.6 and appendix D, after Gregor et al. (arXiv 1604.08772).
 
     Args:
-        model: an `ImageRealNVP`.
         images: [B, H, W, C], uint8 or float, as `model.encode` takes them.
         keep: how many scales, from 0 (samples) to all (reconstructions).
         temperature: factor on the distance of drawn latents from the base distribution's mean.
-        labels: of the images, as in `model.encode`; samples, where none is kept, are of them too.
-        seed: as in `model.sample`.
+        labels: the images' labels, as `model.encode` takes them; samples, where no scale is kept,
+            have them too.
 
     Returns:
         [B, H, W, C], intensities in [0, 1].
@@ -144,24 +151,23 @@ def resample_scales(model, images, keep, temperature=1.0, labels=None, seed=None
     if keep not in range(model.num_scales + 1):
         raise ValueError(f"keep must be an integer from 0 to {model.num_scales}, got keep={keep!r}")
     z = model.encode(images, labels)
-    noise = tf.random.stateless_normal(
-        tf.shape(z), stateless_seed(seed), dtype=z.dtype, alg="philox"
-    )
+    seed = stateless_seed(seed)
+    noise = tf.random.stateless_normal(tf.shape(z), seed, dtype=z.dtype, alg="philox")
     drawn = model.distribution_for(labels=labels).distribution.mean() + temperature * noise
     first = model.num_scales - keep
     scales = model.latents_by_scale(drawn)[:first] + model.latents_by_scale(z)[first:]
     return tf.clip_by_value(model.decode(join_scales(scales), labels), 0, 1)
 
 
-def attribute_direction(z, attribute):
-    """The mean latent of what has an attribute less that of what has not.
+def attribute_direction(z: TensorLike, attribute: TensorLike) -> tf.Tensor:
+    """The mean latent with an attribute less the mean latent without it.
 
-    Added to the latents of an image, it moves the image towards the attribute. Source: as in Glow
+    Added to the latents of an image, it moves the image towards the attribute. Source: Glow
     (arXiv 1807.03039), section 6.
 
     Args:
-        z: [N, *shape], latents.
-        attribute: [N], booleans: which of them have it.
+        z: latents [N, *shape].
+        attribute: booleans [N]: which of the latents have it.
 
     Returns:
         [*shape].
@@ -176,17 +182,15 @@ def attribute_direction(z, attribute):
     """
     z, attribute = tf.convert_to_tensor(z), np.asarray(attribute)
     if attribute.dtype != bool or attribute.shape != (z.shape[0],):
-        raise ValueError(
-            f"attribute must be {z.shape[0]} booleans, one for each latent, got dtype "
-            f"{attribute.dtype} and shape {attribute.shape}"
-        )
+        got = f"dtype {attribute.dtype} and shape {attribute.shape}"
+        raise ValueError(f"attribute must be {z.shape[0]} booleans, one for each latent, got {got}")
     if attribute.all() or not attribute.any():
         raise ValueError("attribute must be true of some latents and false of others")
     return tf.reduce_mean(z[attribute], axis=0) - tf.reduce_mean(z[~attribute], axis=0)
 
 
-def nearest(images, others, count=1):
-    """For each image, the closest of others: of training images, to see that nothing is copied.
+def nearest(images: TensorLike, others: TensorLike, count: int = 1) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the closest others of each image: training images, say, to see that none is copied.
 
     Args:
         images: [N, *shape], float.
@@ -207,36 +211,30 @@ def nearest(images, others, count=1):
     """
     images, others = tf.convert_to_tensor(images), tf.convert_to_tensor(others)
     if not (images.dtype.is_floating and others.dtype == images.dtype):
-        raise ValueError(
-            "images and others must be of one float dtype, got "
-            f"{images.dtype.name} and {others.dtype.name}"
-        )
+        got = f"{images.dtype.name} and {others.dtype.name}"
+        raise ValueError(f"images and others must be of one float dtype, got {got}")
     if images.shape[1:] != others.shape[1:]:
-        raise ValueError(
-            "images and others must have the same shape but for their number, got "
-            f"{images.shape} and {others.shape}"
-        )
+        wanted, got = "the same shape but for their number", f"{images.shape} and {others.shape}"
+        raise ValueError(f"images and others must have {wanted}, got {got}")
     check_positive_int("count", count)
     if count > others.shape[0]:
         raise ValueError(f"count must be {others.shape[0]} at most, got count={count}")
     size = images.shape[1:].num_elements()
-    # One image at a time: expanding the square to a product of matrices would lose digits.
-    flat = tf.reshape(others, [-1, size])
-    squares = tf.map_fn(
-        lambda image: tf.reduce_mean((flat - image) ** 2, axis=-1),
-        tf.reshape(images, [-1, size]),
-    )
+    # We go image by image: expanding the square to a product of matrices would lose digits.
+    flat, rows = tf.reshape(others, [-1, size]), tf.reshape(images, [-1, size])
+    squares = tf.map_fn(lambda row: tf.reduce_mean((flat - row) ** 2, axis=-1), rows)
     closest, index = tf.math.top_k(-squares, k=count)
     return index, tf.sqrt(-closest)
 
 
-def _check_steps(steps):
+def _check_steps(steps: int) -> None:
     check_positive_int("steps", steps)
     if steps < 2:
         raise ValueError(f"steps must be 2 or more, to have both ends, got steps={steps}")
 
 
-def _of_one_shape(**latents):
+def _check_shapes(**latents: TensorLike) -> list[tf.Tensor]:
+    """The latents as tensors, all of one shape."""
     tensors = [tf.convert_to_tensor(z) for z in latents.values()]
     if any(z.shape != tensors[0].shape for z in tensors):
         shapes = ", ".join(f"{name} {z.shape}" for name, z in zip(latents, tensors, strict=True))

@@ -1,14 +1,28 @@
-"""Images and figures for people to look at."""
+"""Images and figures for people to look at.
+
+The functions that draw give a matplotlib figure. They take matplotlib axes to draw into, and make a
+new figure where `axes` is None.
+"""
 
 import math
 import os
-import tempfile
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from tfnvp import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from tfnvp.models import VectorRealNVP
+    from tfnvp.serving import SavedModel
 
 
-def image_grid(images, columns=None, least_size=32):
+def image_grid(images: ArrayLike, columns: int | None = None, least_size: int = 32) -> np.ndarray:
     """Tiles images into one, row by row.
 
     Args:
@@ -25,7 +39,7 @@ def image_grid(images, columns=None, least_size=32):
 
     Example:
         >>> import numpy as np
-        >>> image_grid(np.zeros((4, 32, 32, 3))).shape
+        >>> tfnvp.plotting.image_grid(np.zeros((4, 32, 32, 3))).shape
         (67, 67, 3)
     """
     images = np.asarray(images, "float32")
@@ -33,8 +47,7 @@ def image_grid(images, columns=None, least_size=32):
         raise ValueError(
             f"images must have the shape [N, H, W, 1 or 3] with N > 0, got {images.shape}"
         )
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
+    rows, columns = _layout(len(images), columns)
     zoom = max(1, math.ceil(least_size / min(images.shape[1:3])))
     pixels = np.floor(np.clip(images, 0, 1) * 255 + 0.5).astype("uint8")
     pixels = pixels.repeat(zoom, axis=1).repeat(zoom, axis=2)
@@ -46,93 +59,64 @@ def image_grid(images, columns=None, least_size=32):
     return grid
 
 
-def save_png(image, path):
-    """Writes an image, whole or not at all.
-
-    Args:
-        image: uint8 array [H, W, 3].
-        path: of the PNG file; its directory must exist.
-    """
+def save_png(image: np.ndarray, path: str | os.PathLike) -> None:
+    """Writes an image, uint8 [H, W, 3], as a PNG file, whole or not at all."""
     from PIL import Image
 
-    path = Path(path)
-    handle, written = tempfile.mkstemp(suffix=".png", dir=path.parent)
-    os.close(handle)
-    try:
-        Image.fromarray(image).save(written)
-        os.chmod(written, 0o644)
-        os.replace(written, path)
-    except BaseException:
-        os.unlink(written)
-        raise
+    with atomic_file.writing(path) as written:
+        Image.fromarray(image).save(written, format="png")
 
 
-def training_curves(history, axes=None):
+def training_curves(history: Mapping[str, Sequence[float]], axes: "Axes | None" = None) -> "Figure":
     """Draws bits/dim of training and validation over the epochs.
 
     Args:
         history: a dictionary with lists under "bits_per_dim" and "val_bits_per_dim", such as the
             `history` of what `fit` returns.
-        axes: matplotlib's, to draw into; None for a new figure.
-
-    Returns:
-        The matplotlib figure.
 
     Example:
         >>> curves = {"bits_per_dim": [5.0, 4.2, 4.0], "val_bits_per_dim": [4.6, 4.1, 4.0]}
-        >>> training_curves(curves).axes[0].get_xlabel()
+        >>> tfnvp.plotting.training_curves(curves).axes[0].get_xlabel()
         'epoch'
     """
     axes = axes or _new_axes()
     for name, label in (("bits_per_dim", "training"), ("val_bits_per_dim", "validation")):
         epochs = range(1, len(history[name]) + 1)
         axes.plot(epochs, [float(value) for value in history[name]], label=label)
-    axes.set(xlabel="epoch", ylabel="bits/dim")
-    axes.legend()
-    return axes.figure
+    return _finished(axes, "epoch", "bits/dim")
 
 
-def bits_histogram(bits, axes=None):
+def bits_histogram(bits: Mapping[str, ArrayLike], axes: "Axes | None" = None) -> "Figure":
     """Draws the histograms of bits/dim of several sets of images, in common bins.
 
     Args:
-        bits: a dictionary from a label to bits/dim [N], for example of training and test images.
-        axes: matplotlib's, to draw into; None for a new figure.
-
-    Returns:
-        The matplotlib figure; each label has the mean beside it.
+        bits: a dictionary from a label, which gets the mean beside it, to bits/dim [N].
 
     Example:
-        >>> figure = bits_histogram({"train": [1.9, 2.0, 2.1], "test": [2.0, 2.3]})
+        >>> bits = {"train": [1.9, 2.0, 2.1], "test": [2.0, 2.3]}
+        >>> figure = tfnvp.plotting.bits_histogram(bits)
         >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
         ['train: 2.00', 'test: 2.15']
     """
     axes = axes or _new_axes()
     bins = np.histogram_bin_edges(np.concatenate([np.ravel(x) for x in bits.values()]), 30)
+    style = {"density": True, "histtype": "stepfilled", "alpha": 0.5}
     for label, values in bits.items():
-        label = f"{label}: {np.mean(values):.2f}"
-        axes.hist(
-            np.ravel(values), bins, density=True, histtype="stepfilled", alpha=0.5, label=label
-        )
-    axes.set(xlabel="bits/dim", ylabel="density")
-    axes.legend()
-    return axes.figure
+        axes.hist(np.ravel(values), bins, label=f"{label}: {np.mean(values):.2f}", **style)
+    return _finished(axes, "bits/dim", "density")
 
 
-def latent_scales(scales, axes=None):
+def latent_scales(scales: Sequence[ArrayLike], axes: "Axes | None" = None) -> "Figure":
     """Draws the histogram of each scale's latents beside the standard normal density.
 
     Args:
         scales: a list of arrays, as `ImageRealNVP.latents_by_scale` gives it.
-        axes: matplotlib's, to draw into; None for a new figure.
-
-    Returns:
-        The matplotlib figure.
 
     Example:
         >>> import numpy as np
         >>> z = np.random.default_rng(0).normal(size=(2, 1000))
-        >>> len(latent_scales([z[0], z[1]]).axes[0].get_legend().get_texts())
+        >>> figure = tfnvp.plotting.latent_scales([z[0], z[1]])
+        >>> len(figure.axes[0].get_legend().get_texts())
         3
     """
     axes = axes or _new_axes()
@@ -142,44 +126,38 @@ def latent_scales(scales, axes=None):
         label = f"scale {i + 1}: mean {z.mean():.2f}, deviation {z.std():.2f}"
         axes.hist(z, np.linspace(-5, 5, 61), density=True, histtype="step", label=label)
     axes.plot(grid, np.exp(-(grid**2) / 2) / math.sqrt(2 * math.pi), "k--", label="standard normal")
-    axes.set(xlabel="latent", ylabel="density")
-    axes.legend()
-    return axes.figure
+    return _finished(axes, "latent", "density")
 
 
-def labelled_images(images, labels, columns=None, axes=None):
+def labelled_images(
+    images: ArrayLike, labels: Sequence[str], columns: int | None = None, axes: "Axes | None" = None
+) -> "Figure":
     """Draws images in a grid, each under a label.
 
     Args:
         images: [N, H, W, 1 or 3], float in [0, 1].
         labels: N strings.
         columns: images a row; None makes the grid square.
-        axes: matplotlib's, to draw into; None for a new figure.
-
-    Returns:
-        The matplotlib figure.
 
     Raises:
         ValueError: if there are not as many labels as images.
 
     Example:
         >>> import numpy as np
-        >>> figure = labelled_images(np.zeros((2, 8, 8, 1)), ["one", "two"])
+        >>> figure = tfnvp.plotting.labelled_images(np.zeros((2, 8, 8, 1)), ["one", "two"])
         >>> [text.get_text() for text in figure.axes[0].texts]
         ['one', 'two']
     """
     images = np.clip(np.asarray(images, "float32"), 0, 1)
     if len(labels) != len(images):
-        raise ValueError(
-            f"labels must be {len(images)}, one for each image, got {len(labels)} labels"
-        )
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
+        wanted = f"{len(images)}, one for each image"
+        raise ValueError(f"labels must be {wanted}, got {len(labels)} labels")
+    rows, columns = _layout(len(images), columns)
     axes = axes or _new_axes((1.1 * columns + 0.2, 1.35 * rows + 0.2))
     tall = 1.25 * images.shape[1] / images.shape[2]
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         left, top = i % columns, i // columns * tall
-        # A row starts with the label's fifth.
+        # The label takes the upper fifth of its row.
         extent = (left + 0.03, left + 0.97, top + tall, top + 0.2 * tall)
         axes.imshow(image.repeat(3 // image.shape[-1], -1), extent=extent, interpolation="nearest")
         axes.text(left + 0.5, top + 0.18 * tall, label, ha="center", va="bottom", fontsize=8)
@@ -188,7 +166,13 @@ def labelled_images(images, labels, columns=None, axes=None):
     return axes.figure
 
 
-def density_2d(model, data, samples=300, seed=0, axes=None):
+def density_2d(
+    model: "VectorRealNVP | SavedModel",
+    data: ArrayLike,
+    samples: int = 300,
+    seed: int = 0,
+    axes: "Sequence[Axes] | None" = None,
+) -> "Figure":
     """Draws the paper's figure of a two-dimensional density, in data space and in latent space.
 
     Left is x: the density as a heat map, data, samples, and the lines of a grid of latents mapped
@@ -199,19 +183,16 @@ def density_2d(model, data, samples=300, seed=0, axes=None):
         model: a model of vectors [2], such as `VectorRealNVP`.
         data: [N, 2].
         samples: how many to draw, of data and of the model.
-        seed: of the samples.
-        axes: a pair of matplotlib's, to draw into; None for a new figure.
-
-    Returns:
-        The matplotlib figure.
+        axes: a pair of matplotlib axes, or None.
 
     Raises:
         ValueError: if the data is not [N, 2].
 
     Example:
-        >>> import sklearn.datasets, tfnvp
+        >>> import sklearn.datasets
         >>> x = sklearn.datasets.make_moons(200, noise=0.05, random_state=0)[0]
-        >>> [panel.get_title() for panel in density_2d(tfnvp.VectorRealNVP(2), x).axes]
+        >>> figure = tfnvp.plotting.density_2d(tfnvp.VectorRealNVP(2), x)
+        >>> [panel.get_title() for panel in figure.axes]
         ['data space', 'latent space']
     """
     data = np.asarray(data, "float32")
@@ -233,13 +214,13 @@ def density_2d(model, data, samples=300, seed=0, axes=None):
     for line, curve in zip(lines, np.split(mapped, len(lines)), strict=True):
         x_axes.plot(*curve.T, color="grey", linewidth=0.5)
         z_axes.plot(*line.T, color="grey", linewidth=0.5)
-    dots = {"s": 3, "linewidths": 0}
-    x_axes.scatter(*data.T, color="black", label="data", zorder=3, **dots)
-    x_axes.scatter(*drawn.T, color="tab:orange", label="samples", zorder=3, **dots)
-    z_axes.scatter(*np.asarray(model.encode(data)).T, color="black", label="data", zorder=3, **dots)
-    z_axes.scatter(
-        *np.asarray(model.encode(drawn)).T, color="tab:orange", label="prior", zorder=3, **dots
-    )
+    dots = {"s": 3, "linewidths": 0, "zorder": 3}
+    for points, color, of_x, of_z in (
+        (data, "black", "data", "data"),
+        (drawn, "tab:orange", "samples", "prior"),
+    ):
+        x_axes.scatter(*points.T, color=color, label=of_x, **dots)
+        z_axes.scatter(*np.asarray(model.encode(points)).T, color=color, label=of_z, **dots)
     x_axes.set(title="data space", xlabel="x1", ylabel="x2", aspect="equal")
     x_axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     z_axes.set(title="latent space", xlabel="z1", ylabel="z2", aspect="equal")
@@ -249,12 +230,12 @@ def density_2d(model, data, samples=300, seed=0, axes=None):
     return x_axes.figure
 
 
-def pixels(figure):
-    """A matplotlib figure as an image, uint8 [H, W, 3].
+def pixels(figure: "Figure") -> np.ndarray:
+    """Renders a matplotlib figure as an image, uint8 [H, W, 3].
 
     Example:
-        >>> curves = {"bits_per_dim": [5.0, 4.2], "val_bits_per_dim": [4.6, 4.1]}
-        >>> pixels(training_curves(curves)).shape
+        >>> figure = tfnvp.plotting.bits_histogram({"test": [1.9, 2.0, 2.3]})
+        >>> tfnvp.plotting.pixels(figure).shape
         (440, 660, 3)
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -264,22 +245,35 @@ def pixels(figure):
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def _new_axes(size=(6, 4), panels=1):
+def _new_axes(size: tuple[float, float] = (6, 4), panels: int = 1) -> "Axes | np.ndarray":
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, dpi=110, layout="constrained").subplots(1, panels)
 
 
-def save_gif(frames, path, seconds=0.5):
-    """Writes an animation without end of PNG files; the last is shown four times as long.
+def _finished(axes: "Axes", xlabel: str, ylabel: str) -> "Figure":
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.legend()
+    return axes.figure
 
-    Args:
-        frames: paths of PNG files of one size, in order.
-        path: of the GIF file.
-        seconds: that each frame is shown.
+
+def _layout(count: int, columns: int | None) -> tuple[int, int]:
+    """The rows and columns of a grid."""
+    columns = columns or math.ceil(math.sqrt(count))
+    return math.ceil(count / columns), columns
+
+
+def save_gif(
+    frames: Iterable[str | os.PathLike], path: str | os.PathLike, seconds: float = 0.5
+) -> None:
+    """Joins PNG files of one size into an endless GIF, whole or not at all.
+
+    Each frame is shown for `seconds`, and the last 4 times as long.
     """
     from PIL import Image
 
     images = [Image.open(frame).convert("RGB") for frame in frames]
     durations = [1000 * seconds] * (len(images) - 1) + [4000 * seconds]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
+    options = {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
+    with atomic_file.writing(path) as written:
+        images[0].save(written, format="gif", **options)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import tfnvp.data
-from tfnvp.data import folder
+from tfnvp.data import folder, image_files
 
 
 def _save(path, array, **options):
@@ -108,8 +108,8 @@ def test_changed_directory_is_read_again(tmp_path):
 def test_decoded_once_for_all_splits(tmp_path, monkeypatch):
     _fill(tmp_path, 10)
     calls = []
-    read = folder._read
-    monkeypatch.setattr(folder, "_read", lambda *args: calls.append(args) or read(*args))
+    read = image_files.read
+    monkeypatch.setattr(image_files, "read", lambda *args: calls.append(args) or read(*args))
     for split in tfnvp.data.SPLITS:
         _images(tmp_path, split=split)
     assert len(calls) == 10

@@ -1,7 +1,7 @@
 """Images as `tf.data` pipelines: embedded sets, TFDS sets and folders of the user's own files.
 
 Every pipeline yields uint8 images, [H, W, C] or in batches [B, H, W, C], that carry 0..levels-1.
-One set is of vectors, float32 [D] or [B, D].
+The set `moons` has vectors instead, float32 [D] or [B, D].
 """
 
 import tensorflow as tf
@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfnvp.checks import check_choice, check_positive_int
 from tfnvp.data import embedded, pipeline, tfds_sets
 from tfnvp.data.folder import load_folder
+from tfnvp.data.image_files import ImageFileError, read_images
 from tfnvp.data.pipeline import SPLITS, DatasetInfo
 from tfnvp.data.tfds_sets import DatasetNotFoundError
 
@@ -16,10 +17,12 @@ __all__ = [
     "SPLITS",
     "DatasetInfo",
     "DatasetNotFoundError",
+    "ImageFileError",
     "info",
     "load",
     "load_folder",
     "names",
+    "read_images",
 ]
 
 _SETS = {**embedded.SETS, **tfds_sets.SETS}
@@ -31,13 +34,7 @@ def names() -> list[str]:
 
 
 def info(name: str) -> DatasetInfo:
-    """What is known of a set before it is read: image shape, levels and source.
-
-    Args:
-        name: a set of the table at `load`.
-
-    Returns:
-        A `DatasetInfo`.
+    """Tells the image shape, the levels and the source of a set without reading it.
 
     Raises:
         ValueError: if `name` is unknown; the message lists the known ones.
@@ -79,31 +76,33 @@ def load(
     | `lsun_church_outdoor` | 64, 64, 3 | 256 | 98% | the last 2% | all | `lsun/church_outdoor` |
     | `celeb_a` | 64, 64, 3 | 256 | all | all | all | `celeb_a` |
 
-    Where the table has percents, they are of the TFDS training split, and test is the TFDS
-    validation split of a set that has no test split. Sets of TFDS are read from its data directory,
-    the environment variable `TFDS_DATA_DIR` or else `~/tensorflow_datasets`, and never downloaded;
-    `info(name).source` has the version. They are decoded once and kept in memory up to 2 GiB;
-    larger ones are decoded anew in each epoch. CelebA is cut to the central 148 x 148 pixels and
-    resized to 64 x 64. LSUN is resized to a smaller side of 96 and cut to 64 x 64, at random where
-    it is shuffled and from the middle otherwise. Source: Real NVP (arXiv 1605.08803), section 4.1.
+    The table's percents are of the TFDS training split, and test is the TFDS validation split where
+    there is no test split. Sets of TFDS are read from its data directory, the environment variable
+    `TFDS_DATA_DIR` or else `~/tensorflow_datasets`, and never downloaded; `info(name).source` has
+    the version. They are decoded once and kept in memory up to 2 GiB; larger ones are decoded anew
+    in each epoch. CelebA is cut to the central 148 x 148 pixels and resized to 64 x 64. LSUN is
+    resized to a smaller side of 96 and cut to 64 x 64, at random where it is shuffled and from the
+    middle otherwise. Source: Real NVP (arXiv 1605.08803), section 4.1.
 
     Args:
-        name: a set of the table.
-        split: `"train"`, `"validation"` or `"test"`.
+        name, split: a set of the table, and `"train"`, `"validation"` or `"test"`.
         batch_size: images in a batch; the last batch may be smaller and is kept. None gives
             single images.
-        shuffle: whether each epoch is in a new random order; None means for `"train"` alone. In
-            fixed order otherwise.
+        shuffle: whether each epoch is in a new random order rather than a fixed one; None means
+            for `"train"` alone.
         seed: integer that decides the orders and the flips of all epochs, together with that of
             `tf.random.set_seed` where that is called.
         flip: whether each image is mirrored left to right with probability 1/2, drawn afresh
             each epoch.
         labels: whether each image comes with its class, for a conditional model: of `digits`,
             `cifar10` and `moons`.
+        epochs: the numbers of the epochs to give one after the other, from 0 up. The order of each
+            depends on the seed and its number alone; None gives one epoch, not numbered.
+        indices: whether to give, instead of the images, their places in the set, int64.
 
     Returns:
         A `tf.data.Dataset` of known cardinality, of uint8 [H, W, C] or [B, H, W, C] in 0..levels-1;
-        with labels, of pairs of these and int64 [] or [B] in 0..num_classes-1. Of `moons` float32
+        with labels, of pairs of these and int64 [] or [B] in 0..num_classes-1. `moons` has float32
         [2] or [B, 2] in place of images.
 
     Raises:
@@ -124,15 +123,5 @@ def load(
         raise ValueError(f"labels: the set {name!r} has none; those with labels: {labelled}")
     if flip and len(_SETS[name].info.image_shape) != 3:
         raise ValueError(f"flip: the set {name!r} has no images that could be mirrored")
-    images = _SETS[name].read(split, labels)
-    return pipeline.feed(
-        images,
-        split,
-        batch_size,
-        image_shape=_SETS[name].info.image_shape,
-        shuffle=shuffle,
-        seed=seed,
-        flip=flip,
-        epochs=epochs,
-        indices=indices,
-    )
+    images, shape = _SETS[name].read(split, labels), _SETS[name].info.image_shape
+    return pipeline.feed(images, split, batch_size, shape, shuffle, seed, flip, epochs, indices)

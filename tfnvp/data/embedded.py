@@ -8,30 +8,25 @@ import tensorflow as tf
 
 from tfnvp.data.pipeline import DatasetInfo
 
-# `photos`: columns of the two photographs, [first, last), that belong to each split. Of the 640
-# columns 448 train, 96 validate and 96 test. The bands are laid so that every split sees the
-# pagoda, the flower and background: the right fifth of the flower's picture, say, is only blur.
+# Each split of `photos` takes these columns [first, last) of the two photographs: 448 of the 640
+# train, 96 validate and 96 test. The bands are laid so that every split sees the pagoda, the flower
+# and background: the right fifth of the flower's picture, say, is only blur.
 _PATCH = 32
-_BANDS = {
-    "train": ((0, 224), (416, 640)),
-    "validation": ((320, 416),),
-    "test": ((224, 320),),
-}
-# Train patches overlap, to have a few thousand of them; those that are scored do not.
+_BANDS = {"train": ((0, 224), (416, 640)), "validation": ((320, 416),), "test": ((224, 320),)}
+# Train patches overlap, so that there are a few thousand; patches that are scored do not.
 _STRIDES = {"train": 8, "validation": _PATCH, "test": _PATCH}
 
 
 def _cut_patches(photograph: np.ndarray, split: str) -> np.ndarray:
-    """The patches of a split, [N, 32, 32, C], from a photograph [H, 640, C]."""
+    """Cuts the patches of a split, [N, 32, 32, C], out of a photograph [H, 640, C]."""
     stride = _STRIDES[split]
-    return np.stack(
-        [
-            photograph[row : row + _PATCH, column : column + _PATCH]
-            for first, last in _BANDS[split]
-            for row in range(0, photograph.shape[0] - _PATCH + 1, stride)
-            for column in range(first, last - _PATCH + 1, stride)
-        ]
-    )
+    patches = [
+        photograph[row : row + _PATCH, column : column + _PATCH]
+        for first, last in _BANDS[split]
+        for row in range(0, photograph.shape[0] - _PATCH + 1, stride)
+        for column in range(first, last - _PATCH + 1, stride)
+    ]
+    return np.stack(patches)
 
 
 def _photos(split: str, labels: bool) -> tf.data.Dataset:
@@ -40,7 +35,7 @@ def _photos(split: str, labels: bool) -> tf.data.Dataset:
     The splits share no pixel. Train: stride 8 in columns 0-223 and 416-639, 2 x 2,500 patches.
     Validation: columns 320-415, and test: columns 224-319, stride 32, 2 x 39 patches each.
     """
-    from sklearn.datasets import load_sample_images  # slow to import
+    from sklearn.datasets import load_sample_images  # It is slow to import.
 
     photographs = load_sample_images().images
     patches = np.concatenate([_cut_patches(photograph, split) for photograph in photographs])
@@ -50,24 +45,23 @@ def _photos(split: str, labels: bool) -> tf.data.Dataset:
 def _digits(split: str, labels: bool) -> tf.data.Dataset:
     """scikit-learn's 1,797 handwritten digits, uint8 [8, 8, 1] in 0..16.
 
-    Of `numpy.random.RandomState(0).permutation(1797)` the first 1,297 train, the next 200
+    The first 1,297 of `numpy.random.RandomState(0).permutation(1797)` train, the next 200
     validate and the last 300 test. With labels, pairs of an image and 0..9, int64.
     """
-    from sklearn.datasets import load_digits  # slow to import
+    from sklearn.datasets import load_digits  # It is slow to import.
 
     digits = load_digits()
     images = digits.images.astype(np.uint8)[..., None]
     order = np.random.RandomState(0).permutation(len(images))
     train, validation, test = np.split(order, [1297, 1497])
     rows = {"train": train, "validation": validation, "test": test}[split]
-    if labels:
-        return tf.data.Dataset.from_tensor_slices((images[rows], digits.target[rows]))
-    return tf.data.Dataset.from_tensor_slices(images[rows])
+    images, classes = images[rows], digits.target[rows]
+    return tf.data.Dataset.from_tensor_slices((images, classes) if labels else images)
 
 
 def _moons(split: str, labels: bool) -> tf.data.Dataset:
     """10,000 points of `make_moons(noise=0.05)`, float32 [2]; with labels, pairs with 0 or 1."""
-    from sklearn.datasets import make_moons  # slow to import
+    from sklearn.datasets import make_moons  # It is slow to import.
 
     state = {"train": 0, "test": 1, "validation": 2}[split]
     points, moons = make_moons(10_000, noise=0.05, random_state=state)
@@ -84,13 +78,9 @@ class EmbeddedSet:
 
 
 SETS = {
-    "digits": EmbeddedSet(
-        DatasetInfo((8, 8, 1), 17, "sklearn.datasets.load_digits", num_classes=10), _digits
-    ),
+    "digits": EmbeddedSet(DatasetInfo((8, 8, 1), 17, "sklearn.datasets.load_digits", 10), _digits),
     "photos": EmbeddedSet(
         DatasetInfo((_PATCH, _PATCH, 3), 256, "sklearn.datasets.load_sample_images"), _photos
     ),
-    "moons": EmbeddedSet(
-        DatasetInfo((2,), 1, "sklearn.datasets.make_moons", num_classes=2), _moons
-    ),
+    "moons": EmbeddedSet(DatasetInfo((2,), 1, "sklearn.datasets.make_moons", 2), _moons),
 }

@@ -4,15 +4,16 @@ import functools
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
 
 from tfnvp.checks import check_choice, check_positive_int
-from tfnvp.data import pipeline
+from tfnvp.data import image_files, pipeline
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_WHAT_WOULD_DO = "give a directory that holds PNG or JPEG files, at any depth"
+_REMEDY = "give a directory that holds PNG or JPEG files, at any depth"
 
 
 def load_folder(
@@ -30,10 +31,9 @@ def load_folder(
     """A directory of PNG and JPEG files as a pipeline of uint8 images.
 
     The directory is searched recursively for `.png`, `.jpg` and `.jpeg` (upper or lower case);
-    hidden files and directories are passed over, and links to directories are not followed. An
-    image is turned as its EXIF orientation says, laid on white where it is transparent, made
-    RGB (of 16 bits the upper 8 remain), cut to its central square and averaged over areas to
-    `image_size` x `image_size`.
+    hidden files and directories are passed over, and links to directories are not followed. Each
+    file becomes an image as by `tfnvp.data.read_images`: turned by EXIF, laid on white, cut to its
+    central square and averaged over areas to `image_size` x `image_size`.
 
     Of the readable images, in an order that depends on their number alone and is applied to
     their sorted paths, 10% (at least one) validate, 10% (at least one) test and the rest train.
@@ -42,9 +42,8 @@ def load_folder(
     bytes each; calls for the other splits use them again for as long as the files are unchanged.
 
     Args:
-        directory: the directory.
         image_size: height and width of the images, in pixels.
-        split, batch_size, shuffle, seed, flip, epochs, indices: as `tfnvp.data.load` has them.
+        split, batch_size, shuffle, seed, flip, epochs, indices: see `tfnvp.data.load`.
 
     Returns:
         A `tf.data.Dataset` of known cardinality, of uint8 [image_size, image_size, 3], or
@@ -72,55 +71,43 @@ def load_folder(
     check_choice("split", split, pipeline.SPLITS)
     check_positive_int("batch_size", batch_size, optional=True)
     directory = os.fspath(directory)
-    # The times and sizes make a changed directory a new one to the cache.
+    # The cache takes a directory for another one when the times or sizes of its files change.
     files = tuple((path, *_stamp(path)) for path in _find(directory))
     if not files:
-        raise ValueError(f"directory: no PNG or JPEG file in {directory!r}; {_WHAT_WOULD_DO}")
+        raise ValueError(f"directory: no PNG or JPEG file in {directory!r}; {_REMEDY}")
     images = _read_all(directory, files, int(image_size))
     held_out = max(1, round(len(images) / 10))
     order = np.random.RandomState(0).permutation(len(images))
     validation, test, train = np.split(order, [held_out, 2 * held_out])
     rows = {"train": train, "validation": validation, "test": test}[split]
     dataset = tf.data.Dataset.from_tensor_slices(images[rows])
-    return pipeline.feed(
-        dataset,
-        split,
-        batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        flip=flip,
-        epochs=epochs,
-        indices=indices,
-    )
+    return pipeline.feed(dataset, split, batch_size, None, shuffle, seed, flip, epochs, indices)
 
 
 def _find(directory: str) -> list[str]:
     """The image files below a directory, sorted by their path inside it."""
     if not os.path.isdir(directory):
         problem = "not a directory" if os.path.exists(directory) else "no such directory"
-        raise ValueError(f"directory: {problem}: {directory!r}; {_WHAT_WOULD_DO}")
+        raise ValueError(f"directory: {problem}: {directory!r}; {_REMEDY}")
 
-    def refuse(error: OSError):
-        raise ValueError(
-            f"directory: cannot read {error.filename!r} ({error.strerror}); {_WHAT_WOULD_DO}"
-        ) from error
+    def refuse(error: OSError) -> NoReturn:
+        problem = f"cannot read {error.filename!r} ({error.strerror})"
+        raise ValueError(f"directory: {problem}; {_REMEDY}") from error
 
     found = []
     for parent, directories, names in os.walk(directory, onerror=refuse):
-        # Hidden ones are thumbnails, notebook checkpoints and macOS' "._name.jpg" companions.
+        # Hidden files are thumbnails, notebook checkpoints and macOS' "._name.jpg" companions.
         directories[:] = [name for name in directories if not name.startswith(".")]
-        found += [
-            os.path.join(parent, name)
-            for name in names
-            if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
-        ]
+        shown = [name for name in names if not name.startswith(".")]
+        found += [os.path.join(parent, n) for n in shown if n.lower().endswith(_SUFFIXES)]
     return sorted(found)
 
 
 def _stamp(path: str) -> tuple[int, int]:
+    """When a file was changed, in nanoseconds, and its size in bytes."""
     try:
         status = os.stat(path)
-    except OSError:  # a dangling link: reading it says so
+    except OSError:  # The link dangles, and reading it will say so.
         return 0, 0
     return status.st_mtime_ns, status.st_size
 
@@ -129,15 +116,18 @@ def _stamp(path: str) -> tuple[int, int]:
 def _read_all(directory: str, files: tuple[tuple[str, int, int], ...], size: int) -> np.ndarray:
     """The readable images of a directory, uint8 [N, size, size, 3], in the order of `files`."""
     paths = [path for path, *_ in files]
+
+    def read(path: str) -> np.ndarray | str:
+        try:
+            return image_files.read(path, (size, size, 3))
+        except image_files.ImageFileError as error:
+            return f"{path} ({error.reason})"
+
     # Pillow decodes outside Python's lock, so threads do share the work.
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(lambda path: _try_read(path, size), paths))
-    images = [image for image in results if isinstance(image, np.ndarray)]
-    skipped = [
-        f"{path} ({reason})"
-        for path, reason in zip(paths, results, strict=True)
-        if isinstance(reason, str)
-    ]
+        results = list(pool.map(read, paths))
+    images = [result for result in results if isinstance(result, np.ndarray)]
+    skipped = [result for result in results if isinstance(result, str)]
     summary = f"skipped {len(skipped)} of {len(paths)} images that could not be read: "
     summary += ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
     if len(images) < 3:
@@ -148,33 +138,3 @@ def _read_all(directory: str, files: tuple[tuple[str, int, int], ...], size: int
     if skipped:
         warnings.warn(summary, stacklevel=3)
     return np.stack(images)
-
-
-def _try_read(path: str, size: int) -> np.ndarray | str:
-    """The image, or the reason why it could not be read."""
-    from PIL import UnidentifiedImageError
-
-    try:
-        return _read(path, size)
-    except UnidentifiedImageError:
-        return "not a PNG or JPEG file"
-    except Exception as error:  # Pillow raises a dozen types, down to struct.error, on bad files
-        return " ".join(str(error).split()) or type(error).__name__
-
-
-def _read(path: str, size: int) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    # Of the formats named: Pillow would run Ghostscript on an EPS file that is called .png.
-    with Image.open(path, formats=("PNG", "JPEG")) as file:
-        image = ImageOps.exif_transpose(file)
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    return np.asarray(image.resize((size, size), Image.Resampling.BOX))

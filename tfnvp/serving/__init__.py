@@ -1,4 +1,4 @@
-"""Models served: SavedModels for TF Serving, and the client of those that it serves."""
+"""Serving: SavedModels for TF Serving, and a client for the models that it serves."""
 
 from tfnvp.serving.client import Client, ServingError
 from tfnvp.serving.export import export_saved_model

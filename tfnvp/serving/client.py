@@ -8,21 +8,26 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-_FIRST_PAUSE = 0.1  # seconds, doubled at each retry
+Version = int | str | None
+Arrays = dict[str, np.ndarray]
+
+_FIRST_PAUSE = 0.1  # The first retry waits so many seconds, each further one twice as long.
 _CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 
 
 class ServingError(RuntimeError):
-    """What the server, or the way to it, answered instead.
+    """An error that the server, or the way to it, gave for an answer.
 
     Attributes:
         code: gRPC's name of the kind of error, such as "INVALID_ARGUMENT".
     """
 
-    def __init__(self, code, message):
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
 
@@ -35,8 +40,8 @@ class Client:
         model: the model's name on the server.
         version: a version's number, or a label such as "stable"; None for the server's choice.
         timeout: seconds that a call may take, retries included.
-        retries: how often a call is tried again that was UNAVAILABLE (no connection, a full batch
-            queue, a model being loaded), after pauses that double. Nothing else is: it would fail
+        retries: how often a call that was UNAVAILABLE (no connection, a full batch queue, a model
+            being loaded) is tried again, after pauses that double. No other is: it would fail
             again, or the time is up.
 
     Raises:
@@ -44,14 +49,15 @@ class Client:
         ServingError: by each call, with the server's message.
 
     Example:
-        >>> import tfnvp.serving
         >>> client = tfnvp.serving.Client("http://localhost:8501", model="digits", retries=0)
         >>> client.sample([1, 2, 3])
         Traceback (most recent call last):
-        tfnvp.serving.ServingError: UNAVAILABLE: ...
+        tfnvp.serving.client.ServingError: UNAVAILABLE: ...
     """
 
-    def __init__(self, url, model, version=None, timeout=10.0, retries=4):
+    def __init__(
+        self, url: str, model: str, version: Version = None, timeout: float = 10.0, retries: int = 4
+    ) -> None:
         scheme, _, address = url.rstrip("/").partition("://")
         if scheme not in ("grpc", "http", "https") or not address:
             raise ValueError(f"url must be grpc://host:port or http://host:port, got {url!r}")
@@ -64,7 +70,7 @@ class Client:
         self._timeout = timeout
         self._retries = retries
 
-    def log_prob(self, x):
+    def log_prob(self, x: ArrayLike | Sequence[bytes]) -> np.ndarray:
         """log p(x).
 
         Args:
@@ -76,24 +82,24 @@ class Client:
         """
         return self._scores(x)["log_prob"]
 
-    def bits_per_dim(self, x):
-        """-log2 p(x) a dimension, of images plus log2(levels); argument as in `log_prob`."""
+    def bits_per_dim(self, x: ArrayLike | Sequence[bytes]) -> np.ndarray:
+        """-log2 p(x) a dimension, for images plus log2(levels); argument as in `log_prob`."""
         return self._scores(x)["bits_per_dim"]
 
-    def encode(self, x):
+    def encode(self, x: ArrayLike) -> np.ndarray:
         """Latents of images or vectors: a float32 array of their shape."""
         return self._call("encode", **_data(x))["latents"]
 
-    def decode(self, latents):
+    def decode(self, latents: ArrayLike) -> np.ndarray:
         """The images (uint8) or vectors of latents: an array of their shape."""
         return self._data_out("decode", latents=np.asarray(latents, np.float32))
 
-    def sample(self, seeds, temperature=1.0):
+    def sample(self, seeds: ArrayLike, temperature: ArrayLike = 1.0) -> np.ndarray:
         """Draws samples.
 
         Args:
-            seeds: integers [B]; a sample is of its own seed alone.
-            temperature: 0 or more, one or [B].
+            seeds: integers [B]; a sample depends on its own seed alone.
+            temperature: 0 or more, one number or [B].
 
         Returns:
             Images uint8 [B, H, W, C], or vectors float32 [B, D].
@@ -102,27 +108,27 @@ class Client:
         temperature = np.broadcast_to(np.asarray(temperature, np.float32), seeds.shape)
         return self._data_out("sample", seed=seeds, temperature=temperature)
 
-    def close(self):
+    def close(self) -> None:
         """Closes the connection."""
         self._transport.close()
 
-    def _scores(self, x):
+    def _scores(self, x: ArrayLike | Sequence[bytes]) -> Arrays:
         if isinstance(x, (list, tuple)) and x and isinstance(x[0], bytes):
             return self._call("score_encoded", image_bytes=np.array(x, object))
         return self._call("log_prob", **_data(x))
 
-    def _data_out(self, signature, **inputs):
+    def _data_out(self, signature: str, **inputs: np.ndarray) -> np.ndarray:
         ((name, value),) = self._call(signature, **inputs).items()
         return value.astype(np.uint8 if name == "images" else np.float32)
 
-    def _call(self, signature, **inputs):
+    def _call(self, signature: str, **inputs: np.ndarray) -> Arrays:
         deadline = time.monotonic() + self._timeout
         for attempt in range(self._retries + 1):
             try:
                 left = deadline - time.monotonic()
                 return self._transport.predict(signature, inputs, max(left, 1e-3))
             except ServingError as error:
-                # Apart from each other, so that clients do not come back all at once.
+                # Pauses are random, so that clients do not all come back at once.
                 pause = _FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0)
                 late = time.monotonic() + pause > deadline
                 if error.code != "UNAVAILABLE" or attempt == self._retries or late:
@@ -130,28 +136,31 @@ class Client:
                 time.sleep(pause)
 
 
-def _data(x):
+def _data(x: ArrayLike) -> Arrays:
     x = np.asarray(x)
     return {"images": x} if x.dtype == np.uint8 else {"vectors": x.astype(np.float32)}
 
 
 class _Grpc:
-    def __init__(self, address, model, version):
+    """Calls by gRPC."""
+
+    def __init__(self, address: str, model: str, version: Version) -> None:
         try:
             import grpc
             from tensorflow_serving.apis import prediction_service_pb2_grpc
         except ImportError as missing:
             raise ImportError(
-                "grpc:// needs the extra `serving`: pip install 'tfnvp[serving]'"
+                "grpc:// needs the extra `serving`: pip install '.[serving]' in tfnvp's checkout"
             ) from missing
-        # Images and latents go beyond gRPC's 4 MB.
+        # Images and latents are larger than the 4 MB that gRPC allows unless told.
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._channel = grpc.insecure_channel(address, unlimited)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._error = grpc.RpcError
         self._model, self._version = model, version
 
-    def predict(self, signature, inputs, timeout):
+    def predict(self, signature: str, inputs: Arrays, timeout: float) -> Arrays:
+        """Calls a signature, at most for `timeout` seconds."""
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
 
@@ -170,28 +179,26 @@ class _Grpc:
             raise ServingError(error.code().name, error.details()) from None
         return {name: tf.make_ndarray(value) for name, value in response.outputs.items()}
 
-    def close(self):
+    def close(self) -> None:
+        """Closes the channel."""
         self._channel.close()
 
 
-# A REST answer of one output does not name it.
-_SINGLE_OUTPUT = {"encode": "latents"}
-
-
 class _Rest:
-    def __init__(self, url, model, version):
+    """Calls by REST, a connection each."""
+
+    def __init__(self, url: str, model: str, version: Version) -> None:
         place = ""
         if version is not None:
             kind = "labels" if isinstance(version, str) else "versions"
             place = f"/{kind}/{urllib.parse.quote(str(version))}"
         self._url = f"{url.rstrip('/')}/v1/models/{urllib.parse.quote(model)}{place}:predict"
 
-    def predict(self, signature, inputs, timeout):
+    def predict(self, signature: str, inputs: Arrays, timeout: float) -> Arrays:
+        """Calls a signature, at most for `timeout` seconds."""
         columns = {name: _as_json(value) for name, value in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
-        request = urllib.request.Request(
-            self._url, body, headers={"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 outputs = json.load(response)["outputs"]
@@ -202,26 +209,24 @@ class _Rest:
             raise ServingError("DEADLINE_EXCEEDED", f"no answer in {timeout:.3g} s") from None
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
             reason = getattr(error, "reason", error)
-            late = isinstance(reason, TimeoutError)
-            code = "DEADLINE_EXCEEDED" if late else "UNAVAILABLE"
+            code = "DEADLINE_EXCEEDED" if isinstance(reason, TimeoutError) else "UNAVAILABLE"
             raise ServingError(code, f"{self._url}: {reason}") from None
-        if isinstance(outputs, dict):
-            return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
-        images = "vectors" if np.ndim(outputs) == 2 else "images"
-        name = _SINGLE_OUTPUT.get(signature, images)
-        return {name: np.asarray(outputs, np.float32)}
+        if not isinstance(outputs, dict):  # REST does not name a single output.
+            data = "vectors" if np.ndim(outputs) == 2 else "images"
+            outputs = {"latents" if signature == "encode" else data: outputs}
+        return {name: np.asarray(value, np.float32) for name, value in outputs.items()}
 
-    def close(self):
-        pass
+    def close(self) -> None:
+        """Does nothing: each call has closed its own connection."""
 
 
-def _as_json(value):
+def _as_json(value: np.ndarray) -> list:
     if value.dtype == object:
         return [{"b64": base64.b64encode(item).decode()} for item in value]
     return value.tolist()
 
 
-def _message(body):
+def _message(body: bytes) -> str:
     try:
         return json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):

@@ -1,28 +1,35 @@
-"""SavedModels for TF Serving."""
+"""The export of models as SavedModels for TF Serving."""
 
 import json
 import os
-import shutil
-import tempfile
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
+from tfnvp import atomic_file
 from tfnvp.checks import check_choice
-from tfnvp.serving.saved_model_graph import shorten_names, show_shapes
-from tfnvp.serving.signatures import signatures_of
+from tfnvp.models import ImageRealNVP, VectorRealNVP
+from tfnvp.serving.saved_model_graph import finish
+from tfnvp.serving.signatures import ImageSize, Signatures, signatures_of
 
 _WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 
 
 def export_saved_model(
-    model, directory, signatures=None, image_size=None, bfloat16_weights=False, card=None
-):
+    model: ImageRealNVP | VectorRealNVP,
+    directory: str | os.PathLike,
+    signatures: Sequence[str] | None = None,
+    image_size: ImageSize = None,
+    bfloat16_weights: bool = False,
+    card: Mapping[str, Any] | None = None,
+) -> Path:
     """Writes a model as a new version of a SavedModel that TF Serving can load and batch.
 
-    Every input and output has rows first, as many in all; nothing of tfnvp, Keras or TFP is needed
-    to load it.
+    All inputs and outputs of a signature have rows first, as many each; nothing of tfnvp, Keras or
+    TFP is needed to load the SavedModel.
 
     | signature | in | out |
     |---|---|---|
@@ -34,30 +41,29 @@ def export_saved_model(
 
     uint8 images carry 0..levels-1; PNG and JPEG files carry 0..255. A vector model has the same
     signatures but `score_encoded`, with `vectors` float32 [B,D] for `images` and `latents` [B,D]. A
-    sample depends on its own seed alone, a score on its own image or vector. What a signature
-    cannot take is an InvalidArgument that names the input.
+    sample depends on its own seed alone, a score on its own image or vector. An input that a
+    signature cannot take is an InvalidArgument that names it.
 
-    Each signature of a conditional model takes `label` too: int64 [B], of which -1 asks for p(x)
+    Each signature of a conditional model takes `label` too: int64 [B], in which -1 asks for p(x)
     and needs label_dropout in training, or float [B,context_size].
 
-    Beside the model are `assets/model_card.json`, what is known of it, and, where the extra
-    `serving` is installed, `assets.extra/tf_serving_warmup_requests`, a request a signature, with
-    which TF Serving gets ready before it answers.
+    Beside the model are its card, `assets/model_card.json`, and, where the extra `serving` is
+    installed, `assets.extra/tf_serving_warmup_requests`: a request a signature, with which TF
+    Serving gets ready before it answers.
 
     Args:
-        model: an `ImageRealNVP` or a `VectorRealNVP`.
-        directory: of the served model; the versions 1, 2, ... are directories in it. The new one
-            follows the largest, and appears whole: it is written beside and renamed.
-        signatures: the names of those to write; None for all. `serving_default` comes with
+        directory: the served model's; the versions 1, 2, ... are directories in it. The new one
+            follows the largest, and appears whole, so that no server sees half of it.
+        signatures: the names of the signatures to write; None for all. `serving_default` comes with
             `log_prob`.
-        image_size: (height, width) of the images, or "any" for all that the model's scales divide,
-            where samples have the model's own; None for the model's own.
-        bfloat16_weights: whether kernels are stored in bfloat16, for half the size; arithmetic is
-            what it was.
-        card: a dictionary of what is known of the model, such as `tfnvp.presets.card(name)`.
+        image_size: (height, width) of the images; None for the model's own. "any" takes all sizes
+            that the model's scales divide, and draws samples of the model's own.
+        bfloat16_weights: whether kernels are stored in bfloat16, for half the size; arithmetic
+            stays the same.
+        card: facts about the model, a dictionary such as `tfnvp.presets.card(name)`.
 
     Returns:
-        The new version's directory, a `pathlib.Path`.
+        The new version's directory.
 
     Raises:
         TypeError: if the model is neither.
@@ -65,7 +71,7 @@ def export_saved_model(
         OSError: if the directory cannot be written; nothing half-written stays.
 
     Example:
-        >>> import tempfile, tfnvp
+        >>> import tempfile
         >>> model = tfnvp.VectorRealNVP(2, num_couplings=2, hidden_units=(4,))
         >>> tfnvp.export_saved_model(model, tempfile.mkdtemp(), signatures=["log_prob"]).name
         '1'
@@ -78,73 +84,59 @@ def export_saved_model(
         raise ValueError(f"signatures must name one of {', '.join(served.inputs)}, got none")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    # Beside rather than in place, so that a server watching the directory sees no half model.
-    written = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
-    try:
-        _save(served, names, written)
-        shorten_names(written)
-        shown = {name: served.inputs[name] for name in names}
-        if "log_prob" in shown:
-            shown["serving_default"] = shown["log_prob"]
-        show_shapes(written, shown)
-        version = 1 + max((int(p.name) for p in directory.iterdir() if p.name.isdigit()), default=0)
-        _write_card(model, served, names, bfloat16_weights, version, card, written)
+    version = _next_version(directory)
+    target = directory / str(version)
+    with atomic_file.writing(target) as written:
+        written.mkdir()
+        # Of the model only the variables are kept, since the functions use no Keras object.
+        module = tf.Module()
+        module.weights = served.weights
+        functions = {name: served.concrete(name) for name in names}
+        inputs = {name: served.inputs[name] for name in names}
+        if "log_prob" in names:
+            functions = {"serving_default": functions["log_prob"], **functions}
+            inputs["serving_default"] = inputs["log_prob"]
+        tf.saved_model.save(module, str(written), signatures=functions)
+        finish(written, inputs)
+        content = {
+            **(card or {}),
+            "served": {
+                "version": version,
+                "tensorflow": tf.__version__,
+                "signatures": {name: _described(served.inputs[name]) for name in names},
+                "weights": "kernels in bfloat16" if bfloat16_weights else model.variable_dtype,
+                "log_prob": "nats",
+                **served.units,
+                "latents": "standard normal where the model fits",
+            },
+        }
+        assets = written / "assets"
+        assets.mkdir(exist_ok=True)
+        (assets / "model_card.json").write_text(json.dumps(content, indent=2) + "\n")
         _write_warm_up(served, names, directory.name, written)
-        written.chmod(0o755)
-        target = directory / str(version)
-        os.rename(written, target)
-    except BaseException:
-        shutil.rmtree(written, ignore_errors=True)
-        raise
     return target
 
 
-def _save(served, names, directory):
-    # The variables are all that is kept of the model: the functions see no Keras object.
-    module = tf.Module()
-    module.weights = served.weights
-    functions = {name: served.concrete(name) for name in names}
-    if "log_prob" in functions:
-        functions = {"serving_default": functions["log_prob"], **functions}
-    tf.saved_model.save(module, str(directory), signatures=functions)
+def _next_version(directory: Path) -> int:
+    """The number after the largest of the versions, those included that are being written."""
+    versions = [*directory.iterdir(), *directory.glob(".writing-*/*")]
+    return 1 + max((int(path.name) for path in versions if path.name.isdigit()), default=0)
 
 
-def _write_card(model, served, names, bfloat16_weights, version, card, directory):
-    image = served.data == "images"
-    values = f"uint8, 0..{model.levels - 1}; PNG and JPEG files 0..255" if image else "float32"
-    content = {
-        **(card or {}),
-        "served": {
-            "version": version,
-            "tensorflow": tf.__version__,
-            "signatures": {
-                name: {
-                    key: f"{spec.dtype.name} {['rows', *spec.shape[1:].as_list()]}"
-                    for key, spec in served.inputs[name].items()
-                }
-                for name in names
-            },
-            "weights": "kernels in bfloat16" if bfloat16_weights else model.variable_dtype,
-            served.data: values,
-            "log_prob": "nats",
-            "bits_per_dim": "-log_prob / (D log 2)" + (" + log2(levels)" if image else ""),
-            "latents": "standard normal where the model fits",
-        },
-    }
-    assets = directory / "assets"
-    assets.mkdir(exist_ok=True)
-    (assets / "model_card.json").write_text(json.dumps(content, indent=2) + "\n")
+def _described(inputs: Mapping[str, tf.TensorSpec]) -> dict[str, str]:
+    sizes = {name: ["rows", *spec.shape[1:].as_list()] for name, spec in inputs.items()}
+    return {name: f"{spec.dtype.name} {sizes[name]}" for name, spec in inputs.items()}
 
 
-def _write_warm_up(served, names, model_name, directory):
+def _write_warm_up(
+    served: Signatures, names: Sequence[str], model_name: str, directory: Path
+) -> None:
     try:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
     except ImportError:
-        warnings.warn(
-            "no warm-up requests are written, for which the extra `serving` is needed: "
-            "pip install 'tfnvp[serving]'",
-            stacklevel=3,
-        )
+        why = "no warm-up requests are written, for which the extra `serving` is needed: "
+        remedy = "pip install '.[serving]' in the checkout of tfnvp"
+        warnings.warn(why + remedy, stacklevel=3)
         return
     path = directory / _WARM_UP
     path.parent.mkdir()

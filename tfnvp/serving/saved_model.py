@@ -1,6 +1,8 @@
 """A SavedModel directory with the methods of the model that it was exported from."""
 
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +10,18 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfnvp.checks import plain_errors
+from tfnvp.types import TensorLike
 
 
 class SavedModel:
     """An exported model, as far as its signatures go: for the command line.
 
     Scores, samples and latents are the model's own; images come as its levels, so that a
-    reconstruction is exact and a sample is rounded. The samples of a seed are others than those of
-    the `.keras` file: a served row has a seed of its own.
+    reconstruction is exact and a sample is rounded. A seed draws other samples than with the
+    `.keras` file, because each served row has a seed of its own.
 
-    Where the model is conditional, `labels` are those of its methods: one for each row or one for
-    all, and None for p(x).
+    A conditional model takes `labels` in each method: one for each row or one for all, and None
+    for p(x).
 
     Args:
         path: a version's directory, as `tfnvp.export_saved_model` returns it.
@@ -26,26 +29,26 @@ class SavedModel:
     Attributes:
         data: "images" or "vectors".
         conditional: whether its signatures take a label.
-        event_shape: of a row of data; of images also `image_shape`.
-        levels: values that a pixel takes; 1 of vectors.
+        event_shape: the shape of a row of data; images also have it as `image_shape`.
+        levels: how many values a pixel takes; 1 for vectors.
 
     Raises:
-        ValueError: if it holds no SavedModel of tfnvp's.
+        ValueError: if the directory holds no SavedModel that tfnvp exported.
 
     Example:
         >>> import tempfile
         >>> model = tfnvp.ImageRealNVP((4, 4, 1), num_scales=1, filters=4, residual_blocks=1)
         >>> path = tfnvp.export_saved_model(model, tempfile.mkdtemp())
-        >>> tfnvp.serving.saved_model.SavedModel(path).image_shape
+        >>> tfnvp.serving.SavedModel(path).image_shape
         (4, 4, 1)
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         if not (self.path / "saved_model.pb").is_file():
             raise ValueError(f"no SavedModel in {path}: name the version's directory, as NAME/1")
         self._module = tf.saved_model.load(str(path))
-        # Of the functions, which check for themselves, inputs have any shape.
+        # The file is read too: the functions take any shape, since they check for themselves.
         saved = saved_model_pb2.SavedModel.FromString((self.path / "saved_model.pb").read_bytes())
         inputs = saved.meta_graphs[0].signature_def["log_prob"].inputs
         self.data = "vectors" if "vectors" in inputs else "images"
@@ -59,45 +62,45 @@ class SavedModel:
         self.levels = 1
         if self.data == "images":
             self.image_shape = self.event_shape
-            # What a signature does not say, its two figures do: their difference is log2(levels).
-            scores = self._score(
-                tf.zeros([1, *self.image_shape], tf.uint8), 0.0 if self.conditional else None
-            )
+            # No signature says the levels, but its two figures do: they differ by log2(levels).
+            black = tf.zeros([1, *self.image_shape], tf.uint8)
+            scores = self._score(black, 0.0 if self.conditional else None)
             bits = scores["bits_per_dim"] + scores["log_prob"] / (self.event_size * math.log(2))
             self.levels = round(2 ** float(bits[0]))
 
     @property
-    def signatures(self):
-        """Their names, sorted."""
+    def signatures(self) -> list[str]:
+        """The names of the signatures, sorted."""
         return sorted(self._module.signatures)
 
-    def log_prob(self, x, labels=None):
+    def log_prob(self, x: TensorLike, labels: TensorLike | None = None) -> tf.Tensor:
         """log p(x) [B], nats, of uint8 images [B, H, W, C] or vectors [B, D]."""
         return self._score(x, labels)["log_prob"]
 
-    def bits_per_dim(self, x, labels=None):
-        """bits/dim [B], as `log_prob`."""
+    def bits_per_dim(self, x: TensorLike, labels: TensorLike | None = None) -> tf.Tensor:
+        """bits/dim [B] of the same data as `log_prob`."""
         return self._score(x, labels)["bits_per_dim"]
 
-    def sample(self, n, labels=None, temperature=1.0, seed=0):
+    def sample(
+        self, n: int, labels: TensorLike | None = None, temperature: float = 1.0, seed: int = 0
+    ) -> tf.Tensor:
         """Images [n, H, W, C] in [0, 1], the middles of their levels, or vectors [n, D]."""
         seeds = np.random.SeedSequence(seed).generate_state(n, np.uint64).astype(np.int64)
         temperatures = tf.fill([n], tf.constant(temperature, tf.float32))
-        return self._made(self._run("sample", labels, seed=seeds, temperature=temperatures))
+        return self._from_outputs(self._run("sample", labels, seed=seeds, temperature=temperatures))
 
-    def encode(self, x, labels=None):
+    def encode(self, x: TensorLike, labels: TensorLike | None = None) -> tf.Tensor:
         """Latents of data: images, uint8 or in [0, 1], or vectors."""
-        return self._run("encode", labels, **self._taken(x))["latents"]
+        return self._run("encode", labels, **self._to_inputs(x))["latents"]
 
-    def decode(self, z, labels=None):
-        """Data of latents, as `sample`."""
-        return self._made(self._run("decode", labels, latents=tf.cast(z, tf.float32)))
+    def decode(self, z: TensorLike, labels: TensorLike | None = None) -> tf.Tensor:
+        """Data of latents, in the form that `sample` gives."""
+        return self._from_outputs(self._run("decode", labels, latents=tf.cast(z, tf.float32)))
 
-    def _score(self, x, labels):
-        return self._run("log_prob", labels, **self._taken(x))
+    def _score(self, x: TensorLike, labels: TensorLike | None) -> dict[str, tf.Tensor]:
+        return self._run("log_prob", labels, **self._to_inputs(x))
 
-    def _taken(self, x):
-        """Data as an input of the signatures."""
+    def _to_inputs(self, x: TensorLike) -> dict[str, tf.Tensor]:
         x = tf.convert_to_tensor(x)
         if self.data == "vectors":
             x = tf.cast(x, tf.float32)
@@ -105,33 +108,32 @@ class SavedModel:
             x = tf.cast(tf.clip_by_value(tf.floor(x * self.levels), 0, self.levels - 1), tf.uint8)
         return {self.data: x}
 
-    def _made(self, outputs):
+    def _from_outputs(self, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         if self.data == "vectors":
             return outputs["vectors"]
         return (tf.cast(outputs["images"], tf.float32) + 0.5) / self.levels
 
-    def _signature(self, name, *inputs):
+    def _signature(self, name: str, *inputs: str) -> tf.types.experimental.ConcreteFunction:
         signature = self._module.signatures.get(name)
         label = {"label"} if self.conditional else set()
         if signature is None or set(signature.structured_input_signature[1]) != {*inputs} | label:
-            raise ValueError(
-                f"{self.path} has no signature {name} of {' and '.join(inputs)}: give the .keras "
-                "file"
-            )
+            needed = f"{name} of {' and '.join(inputs)}"
+            raise ValueError(f"{self.path} has no signature {needed}: give the .keras file")
         return signature
 
-    def _run(self, name, labels, **inputs):
+    def _run(
+        self, name: str, labels: TensorLike | None, **inputs: TensorLike
+    ) -> dict[str, tf.Tensor]:
         signature = self._signature(name, *inputs)
         inputs = {key: tf.convert_to_tensor(x) for key, x in inputs.items()}
         if self.conditional:
-            rows = len(next(iter(inputs.values())))
-            inputs["label"] = self._labels(labels, rows)
+            inputs["label"] = self._labels(labels, len(next(iter(inputs.values()))))
         elif labels is not None:
             raise ValueError("labels must be None, for the model is not conditional")
         with plain_errors():
             return signature(**inputs)
 
-    def _labels(self, labels, rows):
+    def _labels(self, labels: TensorLike | None, rows: int) -> tf.Tensor:
         dtype = tf.as_dtype(self._label.dtype)
         size = [size.size for size in self._label.tensor_shape.dim[1:]]
         if dtype.is_floating and np.asarray(labels).dtype.kind != "f":

@@ -1,0 +1,32 @@
+"""Seeds and noise of stateless random operations."""
+
+import keras
+import tensorflow as tf
+
+from tfnvp.graph import replicas
+from tfnvp.types import TensorLike
+
+
+def fresh_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
+    """Draws the next seed [2] of a `keras.random.SeedGenerator`, another one on each replica."""
+    seed = tf.cast(generator.next(), tf.int32)
+    context = replicas.several()
+    if context is None:
+        return seed
+    # The generator's state is the same on every replica.
+    replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
+    return tf.random.experimental.stateless_fold_in(seed, replica, alg="philox")
+
+
+def uniform(shape: TensorLike, seed: TensorLike, dtype: str | tf.DType) -> tf.Tensor:
+    """Draws stateless noise in [0, 1)."""
+    # The algorithm is named, since the default one differs with and without XLA.
+    return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")
+
+
+def stateless_seed(seed: TensorLike | None) -> tf.Tensor:
+    """Makes a seed [2], int32, for stateless operations of an integer, such a pair, or None."""
+    if seed is None:
+        return tf.random.uniform([2], minval=tf.int32.min, maxval=tf.int32.max, dtype=tf.int32)
+    seed = tf.cast(tf.convert_to_tensor(seed), tf.int32)
+    return tf.stack([tf.zeros_like(seed), seed]) if seed.shape.rank == 0 else seed
