@@ -1,21 +1,21 @@
-"""`python -m train.release RUN_DIR`: makes a trained run what ships with tfnvp.
+"""`python -m train.release RUN_DIR`: makes a trained run the one that ships with tfnvp.
 
 Writes the weights and the card of a finished run to tfnvp/models/weights/PRESET.weights.h5 and
 .json, and the SavedModel to saved_models/PRESET/1, in place of those of an earlier release.
 """
 
-import os
-
-# Before TensorFlow is imported, the only moment at which it listens.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
+import h5py
 import typer
+
+import tfnvp  # it comes before Keras, to keep TensorFlow quiet
+from tfnvp import atomic_file
+
+import keras  # isort: skip
 
 
 def release(
@@ -29,40 +29,36 @@ def release(
     saved_models: Annotated[Path, typer.Option(help="where the SavedModel goes")] = Path(
         "saved_models"
     ),
-):
+) -> None:
     """Makes the model of RUN_DIR the one that its preset's weights are."""
-    import tfnvp  # before all that imports TensorFlow: it keeps it quiet
-
-    import keras  # isort: skip
-
     card = json.loads((run_dir / "card.json").read_text())
     if data:
         card["data"] = data
     preset = card["preset"]
-    # Not compiled: the optimizer's state is none of the weights.
+    # It is not compiled, since the optimizer's state does not ship.
     model = keras.models.load_model(run_dir / "model.keras", compile=False)
     package.mkdir(exist_ok=True)
-    weights = package / f"{preset}.weights.h5"
-    model.save_weights(weights)
-    _pack(weights)
-    (package / f"{preset}.json").write_text(json.dumps(card, indent=2) + "\n")
+    with atomic_file.writing(package / f"{preset}.weights.h5") as weights:
+        model.save_weights(weights)
+        _pack(weights)
+    with atomic_file.writing(package / f"{preset}.json") as written:
+        written.write_text(json.dumps(card, indent=2) + "\n")
     version = saved_models / preset / "1"
     with tempfile.TemporaryDirectory(dir=saved_models) as written:
         exported = tfnvp.export_saved_model(model, written, card=card)
-        shutil.rmtree(version, ignore_errors=True)
         version.parent.mkdir(exist_ok=True)
+        if version.exists():
+            version.rename(Path(written, "earlier"))
         exported.rename(version)
     print(version)
 
 
-def _pack(path):
+def _pack(path: Path) -> None:
     """Writes an HDF5 file anew, compressed: hundreds of small tensors have large headers."""
-    import h5py  # Keras', for weights
-
     packed = path.with_name(f".packing-{path.name}")
     with h5py.File(path) as source, h5py.File(packed, "w", libver="latest") as target:
 
-        def copy(name, item):
+        def copy(name: str, item: h5py.Dataset | h5py.Group) -> None:
             if isinstance(item, h5py.Dataset):
                 # A scalar cannot be compressed.
                 options = {"compression": "gzip", "shuffle": True} if item.shape else {}

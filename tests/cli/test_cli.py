@@ -13,17 +13,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tfnvp
-from tfnvp import cli
-from tfnvp.cli import app
+from tfnvp.cli import app, loading
 
 
 @pytest.fixture(autouse=True)
 def loaded_once(monkeypatch):
     """A model that one command has loaded and traced is there for the next."""
-    monkeypatch.setattr(cli, "_load", _load)
+    monkeypatch.setattr(loading, "load", _load)
 
 
-_load = functools.cache(cli._load)
+_load = functools.cache(loading.load)
 
 
 @pytest.fixture(scope="module")
@@ -355,19 +354,22 @@ def test_info_and_presets(model, saved, served):
     assert "digits" in run("presets").output
 
 
-def test_train_is_that_of_the_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def test_train_says_in_one_line_what_is_wrong(tmp_path):
     result = run("train", "nosuch", "--run-dir", tmp_path / "run")
     assert result.exit_code == 2 and "unknown recipe 'nosuch'; known: " in result.output
+    assert len(result.output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     "command", [c.name or c.callback.__name__ for c in app.registered_commands]
 )
 def test_help_has_an_example(command):
-    if command != "train":  # which has the training program's
-        assert f"Example: tfnvp {command}" in " ".join(run(command, "--help").output.split())
+    assert f"Example: tfnvp {command}" in " ".join(run(command, "--help").output.split())
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.output) == (0, f"tfnvp {tfnvp.__version__}\n")
 
 
 def test_export_takes_the_card_and_the_signatures_asked_for(saved, tmp_path):
@@ -413,14 +415,26 @@ def test_what_a_user_can_mend_is_one_line_and_status_2(saved, served, args, mess
     assert len(result.output.splitlines()) == 1
 
 
-def test_the_installed_command_is_quiet(saved, tmp_path):
+def installed(*args, cwd):
+    """Runs the installed command in a directory, as from a shell."""
     command = Path(sys.executable).with_name("tfnvp")
-    # As from a shell: JAX, which TensorFlow imports where it is installed, has set this one here.
+    # JAX, which TensorFlow imports where it is installed, has set this variable here.
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    done = subprocess.run(
-        [command, "sample", saved, "--to", tmp_path / "s.png", "-n", "1"],
-        env=environment,
-        capture_output=True,
-        text=True,
+    return subprocess.run(
+        [command, *args], cwd=cwd, env=environment, capture_output=True, text=True
     )
+
+
+def test_the_installed_command_is_quiet(saved, tmp_path):
+    done = installed("sample", saved, "--to", tmp_path / "s.png", "-n", "1", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/s.png\n", "")
+
+
+def test_the_installed_command_trains_in_an_empty_directory(tmp_path):
+    args = ["train", "moons", "--epochs", "1", "--limit-steps", "2", "--no-export"]
+    done = installed(*args, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    (run_dir,) = (tmp_path / "runs" / "moons").iterdir()
+    card = json.loads((run_dir / "card.json").read_text())
+    assert card["command"] == f"tfnvp {' '.join(args)}"
+    assert (run_dir / "model.keras").is_file() and (run_dir / "density.png").is_file()

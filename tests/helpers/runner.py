@@ -20,19 +20,19 @@ import tensorflow as tf
 import tfnvp.training.command
 import tfnvp.training.fit
 import tfnvp.training.run
-from tfnvp.training import checkpoints, recipe
+from tfnvp.training import checkpoints, recipes
 
 OPTIONS = json.loads(sys.argv[1])
 DIE = OPTIONS.get("die", {})
 RUN_DIR = Path(OPTIONS["args"][OPTIONS["args"].index("--run-dir") + 1])
 TINY = {"filters": 4, "residual_blocks": 1, "num_scales": 1}
 SAVES = []
-REAL = {"get": recipe.get, "savez": np.savez}
+REAL = {"get": recipes.get, "savez": np.savez}
 
 
-def tiny(name):
+def tiny(name, **options):
     """A recipe of a model that is traced in seconds and has all that a state can have."""
-    chosen = REAL["get"](name)
+    chosen = REAL["get"](name, **options)
 
     def load(*args, **options):
         images = chosen.load(*args, **options)
@@ -81,17 +81,17 @@ def savez(file, **arrays):
     REAL["savez"](file, **arrays)
 
 
-def finish(recipe, settings, model, rows, *_):
+def finish(training, *_):
     """Keeps the state instead of evaluating it."""
-    variables = [*model.variables, *model.optimizer.variables]
-    REAL["savez"](OPTIONS["state"], json.dumps(rows), *map(np.asarray, variables))
+    variables = [*training.model.variables, *training.model.optimizer.variables]
+    REAL["savez"](OPTIONS["state"], json.dumps(training.rows), *map(np.asarray, variables))
     return {}
 
 
 if DIE.get("read-only") == 0:
     forget_that_it_is_root()
-recipe.get = tiny
-recipe.Recipe.pictures = lambda self: {}
+recipes.get = tiny
+recipes.Recipe.pictures = lambda self: {}
 tfnvp.training.fit.StopWhereItDiverges = Ends
 np.savez = savez
 if "state" in OPTIONS:

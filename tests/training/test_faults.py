@@ -3,18 +3,14 @@
 import os
 import random
 import signal
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from helpers.processes import run, start, state
 
 import tfnvp
 from tfnvp.training.checkpoints import Checkpoints
-
-sys.path.insert(0, str(Path(__file__).parent))
-from helpers.processes import run, start, state
 
 # Seven steps an epoch, the last one of 97 images.
 STEPS_PER_EPOCH, EPOCHS = 7, 3

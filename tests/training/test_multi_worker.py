@@ -6,12 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from helpers.processes import ROOT, start, state
 
 TRAINING = ["digits", "--no-export", "--batch-size", "200", "--epochs", "2"]
@@ -116,7 +113,7 @@ for kind in (Plain, Built):
 
 
 def test_keras_still_needs_what_multi_worker_mends():
-    """Where this fails, Keras has been mended, and MultiWorkerFit of keras_internals.py can go."""
+    """Where this fails, Keras has been mended, and MultiWorkerFit of graph/internals.py can go."""
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", PLAIN],

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import sys
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import tfnvp
 import tfnvp.training.run
-from tfnvp.training import recipe as recipes
+from tfnvp.training import recipes
 from tfnvp.training.command import app
 from tfnvp.training.run import Settings
 
@@ -249,6 +250,18 @@ def test_what_a_user_can_mend_is_one_line_and_status_2(
     assert len(result.output.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists()
     assert [path.name for path in full.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["/venv/bin/tfnvp", "train", "digits", "--seed", "1"], "tfnvp train digits --seed 1"),
+        (["/checkout/train/__main__.py", "--run-dir", "a b"], "python -m train --run-dir 'a b'"),
+    ],
+)
+def test_the_command_line_is_recorded_as_it_was_typed(arguments, command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert tfnvp.training.run._circumstances()["command"] == command
 
 
 @pytest.mark.usefixtures("eagerly")

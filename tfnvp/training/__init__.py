@@ -1,4 +1,4 @@
-"""The training program: `python -m train RECIPE`."""
+"""The training program: `tfnvp train RECIPE`, from a recipe to a run directory and a SavedModel."""
 
 
 class Terminated(Exception):

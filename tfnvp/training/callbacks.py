@@ -1,102 +1,81 @@
-"""What happens while a model trains: states and the best weights are kept, and it ends in time."""
+"""Keras callbacks of a training: they keep states and the best weights, and end it in time."""
 
 import csv
-import io
 import math
-import os
 import signal
+from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from tfnvp import atomic_file
 from tfnvp.training import Terminated
-from tfnvp.training.checkpoints import save_model, steps_taken
+from tfnvp.training.checkpoints import Checkpoints, save_model, steps_taken
+
+Logs = dict[str, Any] | None
 
 
-class BestModel(keras.callbacks.Callback):
-    """Keeps the model that did best in validation in one file, whole at every moment.
+class Record(keras.callbacks.Callback):
+    """Keeps the model that did best in validation, and what each epoch reported.
 
-    Args:
-        path: of the `.keras` file.
-        best: the figure to beat, bits/dim: of an earlier part of the same training.
+    They are `model.keras` and `history.csv` in a directory, both whole at every moment. The list
+    `rows` has what the epochs of an earlier part of the same training reported; it grows.
     """
 
-    def __init__(self, path, best=float("inf")):
+    def __init__(self, directory: Path, rows: list[dict[str, float]]) -> None:
         super().__init__()
-        self.path = path
-        self.best = best
+        self.directory, self.rows = directory, rows
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Saves the model if its validation is the best so far."""
-        if logs["val_bits_per_dim"] < self.best:
-            self.best = logs["val_bits_per_dim"]
-            save_model(self.model, self.path)
-
-
-class History(keras.callbacks.Callback):
-    """Keeps what each epoch reported, in a list and in a CSV file that is whole at every moment.
-
-    Args:
-        path: of the file.
-        rows: a list of dictionaries, of an earlier part of the same training; it grows.
-    """
-
-    def __init__(self, path, rows):
-        super().__init__()
-        self.path = path
-        self.rows = rows
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Adds a row."""
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Saves the model if its validation is the best so far, and adds a row."""
+        best = np.nanmin([math.inf, *(row["val_bits_per_dim"] for row in self.rows)])
+        if logs["val_bits_per_dim"] < best:
+            save_model(self.model, self.directory / "model.keras")
         self.rows.append({"epoch": epoch, **{name: float(logs[name]) for name in sorted(logs)}})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.rows[0])
-        writer.writeheader()
-        writer.writerows(self.rows)
-        written = self.path.with_name(f".writing-{self.path.name}")
-        written.write_text(text.getvalue())
-        os.replace(written, self.path)
+        path = self.directory / "history.csv"
+        with atomic_file.writing(path) as written, written.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0])
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Saves the training's state before it, every so many steps, after each epoch, at SIGTERM.
 
-    To come last of the callbacks, whose doings of an epoch are then in the past of its state.
-
-    Args:
-        checkpoints: `tfnvp.training.checkpoints.Checkpoints`.
-        rows: the list that a `History` keeps.
-        every: steps from one state to the next.
-        steps_per_epoch: those of a whole epoch.
+    It comes last of the callbacks, so that its state is one in which the others have done their
+    part of an epoch. `rows` is the list that a `Record` keeps; from one state to the next it is
+    `every` steps.
     """
 
-    def __init__(self, checkpoints, rows, every, steps_per_epoch):
+    def __init__(
+        self, checkpoints: Checkpoints, rows: list[dict], every: int, steps_per_epoch: int
+    ) -> None:
         super().__init__()
-        self.checkpoints = checkpoints
-        self.rows = rows
-        self.every = every
-        self.steps_per_epoch = steps_per_epoch
+        self.checkpoints, self.rows = checkpoints, rows
+        self.every, self.steps_per_epoch = every, steps_per_epoch
         self._saved = self._metrics = self._terminated = None
 
-    def on_train_begin(self, logs=None):
-        """Saves where it begins, listens to SIGTERM, takes up metrics of an epoch half done."""
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Saves a state, listens to SIGTERM, and notes the metrics of an epoch half done."""
         self._terminated = False
         self._before = signal.signal(signal.SIGTERM, self._terminate)
-        # Whether it is there or not: of several workers, only all together can.
+        # It saves whether or not the state is there: several workers can only save all together.
         self._save()
         self._metrics = [keras.ops.convert_to_numpy(v) for v in self.model.metrics_variables]
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Gives the metrics back that Keras has just reset."""
         if self._metrics is not None and steps_taken(self.model) % self.steps_per_epoch:
             for variable, value in zip(self.model.metrics_variables, self._metrics, strict=True):
                 variable.assign(value)
         self._metrics = None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Saves, where it is due."""
         steps = steps_taken(self.model)
-        # The last one of an epoch is saved with the epoch.
+        # The last step of an epoch is saved with the epoch.
         if steps % self.steps_per_epoch == 0:
             return
         terminated = self._terminated_anywhere()
@@ -105,24 +84,28 @@ class Checkpoint(keras.callbacks.Callback):
         if terminated:
             self._leave()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Saves."""
         self._save()
         if self._terminated_anywhere():
             self._leave()
 
-    def on_train_end(self, logs=None):
-        """SIGTERM ends the process again."""
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Lets SIGTERM end the process again."""
         signal.signal(signal.SIGTERM, self._before)
 
-    def _save(self):
+    def _save(self) -> None:
         self.checkpoints.save(self.rows)
         self._saved = steps_taken(self.model)
 
-    def _terminate(self, *_):
+    def _leave(self) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+        raise Terminated(f"ended by SIGTERM after step {self._saved}: go on with --resume")
+
+    def _terminate(self, *_: Any) -> None:
         self._terminated = True
 
-    def _terminated_anywhere(self):
+    def _terminated_anywhere(self) -> bool:
         """Whether SIGTERM came, to any of several workers: all ask at the same step."""
         strategy = self.model.distribute_strategy
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -131,68 +114,33 @@ class Checkpoint(keras.callbacks.Callback):
 
     @staticmethod
     @tf.function
-    def _sum(strategy, value):
+    def _sum(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
         values = strategy.run(tf.identity, [value])
         return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
-    def _leave(self):
-        signal.signal(signal.SIGTERM, self._before)
-        raise Terminated(f"ended by SIGTERM after step {self._saved}: go on with --resume")
-
 
 class Diverged(Exception):
-    """The loss is no number any more, or beyond all bounds.
+    """The loss is no number, or beyond all bounds, between the steps `before` and `after`."""
 
-    Attributes:
-        before, after: the steps of the optimizer between which it was seen.
-    """
-
-    def __init__(self, loss, before, after):
+    def __init__(self, loss: float, before: int, after: int) -> None:
         super().__init__(f"training diverged: loss {loss:.4g} bits/dim in step {after}")
-        self.before = before
-        self.after = after
+        self.before, self.after = before, after
 
 
 class StopWhereItDiverges(keras.callbacks.Callback):
-    """Ends a training whose loss is no number any more, or beyond all bounds.
+    """Raises `Diverged` where the loss is no number, or far above that of the first steps."""
 
-    Args:
-        bound: how much the loss of an epoch may be above that of the first steps, bits/dim.
+    _BOUND = 1000.0  # bits/dim
+    _first = None
 
-    Raises:
-        Diverged: which says where.
-    """
-
-    def __init__(self, bound=1000.0):
-        super().__init__()
-        self.bound = bound
-        self._first = None
-
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         """Notes where training begins."""
         self._steps = steps_taken(self.model)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Looks at the loss."""
         loss = float(keras.ops.convert_to_numpy(logs["loss"]))
         before, self._steps = self._steps, steps_taken(self.model)
         self._first = loss if self._first is None else self._first
-        if not math.isfinite(loss) or loss > self._first + self.bound:
+        if not math.isfinite(loss) or loss > self._first + self._BOUND:
             raise Diverged(loss, before, self._steps)
-
-
-class StopAfter(keras.callbacks.Callback):
-    """Ends training after a number of optimizer steps.
-
-    Args:
-        steps: optimizer steps in all, those of an earlier part of the training included.
-    """
-
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Asks Keras to stop."""
-        if steps_taken(self.model) >= self.steps:
-            self.model.stop_training = True

@@ -1,11 +1,14 @@
 """The state of a training, in files from which it goes on as if nothing had happened."""
 
 import json
-import os
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
+
+from tfnvp import atomic_file
+from tfnvp.models import FlowModel
 
 
 class Checkpoints:
@@ -15,24 +18,17 @@ class Checkpoints:
     optimizer and of the metrics, and the history of the epochs. The data's order follows from the
     steps, see `tfnvp.data.load`.
 
-    Args:
-        directory: a `Path`; made at the first `save`.
-        model: a compiled `FlowModel` whose optimizer is built.
-        keep: how many states stay; older ones are removed when a new one is whole.
+    The model is a compiled `FlowModel` whose optimizer is built. The directory is made at the first
+    `save`; of the states `keep` stay, and older ones are removed when a new one is whole.
     """
 
-    def __init__(self, directory, model, keep=2):
-        self.directory = directory
-        self.model = model
-        self.keep = keep
-        # Once: a model takes its time to list them.
+    def __init__(self, directory: Path, model: FlowModel, keep: int = 2) -> None:
+        self.directory, self.model, self.keep = directory, model, keep
+        # They are listed once, because a model takes its time to list them.
         self._variables = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
 
-    def save(self, history):
+    def save(self, history: list[dict[str, float]]) -> None:
         """Writes the state, if all of it is finite; a file is there whole or not at all.
-
-        Args:
-            history: a list of dictionaries, of the epochs so far.
 
         Raises:
             OSError: if it cannot be written; the files before it stay.
@@ -41,21 +37,13 @@ class Checkpoints:
         if not all(np.isfinite(value).all() for value in state.values()):
             return
         path = self.directory / f"{steps_taken(self.model):09d}.npz"
-        writing = self.directory / f".writing-{path.name}"
         self.directory.mkdir(parents=True, exist_ok=True)
-        try:
-            with writing.open("wb") as file:
-                np.savez(file, history=json.dumps(history), **state)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            writing.unlink(missing_ok=True)
-            raise
-        os.replace(writing, path)
+        with atomic_file.writing(path) as written, written.open("wb") as file:
+            np.savez(file, history=json.dumps(history), **state)
         for old in self.paths()[: -self.keep]:
             old.unlink()
 
-    def restore(self):
+    def restore(self) -> list[dict[str, float]] | None:
         """Brings the model to the newest state that is whole.
 
         Damaged files are named on standard error and passed over.
@@ -69,7 +57,7 @@ class Checkpoints:
                 with np.load(path) as file:
                     history = json.loads(str(file["history"]))
                     state = [file[str(i)] for i in range(len(self._variables))]
-            except Exception as error:  # torn, altered, or on a bad disk: many types
+            except Exception as error:  # a file may be torn, altered or on a bad disk: many types
                 print(f"train: passing over {path}, which is damaged: {error}", file=sys.stderr)
                 continue
             for variable, value in zip(self._variables, state, strict=True):
@@ -77,22 +65,17 @@ class Checkpoints:
             return history
         return None
 
-    def paths(self):
+    def paths(self) -> list[Path]:
         """The files, the newest last."""
         return sorted(self.directory.glob("[0-9]*.npz"))
 
 
-def save_model(model, path):
+def save_model(model: FlowModel, path: Path) -> None:
     """Saves a model in a `.keras` file, which is whole at every moment."""
-    writing = path.with_name(f".writing-{path.name}")
-    try:
-        model.save(writing)
-    except BaseException:
-        writing.unlink(missing_ok=True)
-        raise
-    os.replace(writing, path)
+    with atomic_file.writing(path) as written:
+        model.save(written)
 
 
-def steps_taken(model):
-    """Steps that the optimizer of a model has taken."""
+def steps_taken(model: FlowModel) -> int:
+    """Counts the steps that the optimizer of a model has taken."""
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))

@@ -1,35 +1,29 @@
-"""`python -m train RECIPE`: trains a Real NVP and leaves a run directory and a SavedModel."""
-
-import os
-
-# Before TensorFlow is imported, the only moment at which it listens.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+"""The command that trains a recipe: `tfnvp train`, and `python -m train` in a checkout."""
 
 import datetime
+import os
 import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tfnvp.training import Terminated, WorkerGone
+from tfnvp.training import Terminated, WorkerGone, hardware, recipes, run
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def train_recipe(
-    recipe: Annotated[str, typer.Argument(help="a file of train/recipes")] = "digits",
+def train(
+    recipe: Annotated[str, typer.Argument(help=", ".join(recipes.names()))] = "digits",
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="peak of the schedule")] = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="directory of the run [default: runs/RECIPE/TIMESTAMP]")
-    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="[default: runs/RECIPE/TIMESTAMP]")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="of weights, data order and noise [default: 0]")
+        int | None, typer.Option(help="of weights, order and noise [default: 0]")
     ] = None,
     resume: Annotated[
         bool,
@@ -39,10 +33,7 @@ def train_recipe(
     ] = False,
     mixed_precision: Annotated[
         bool | None,
-        typer.Option(
-            "--mixed-precision/--no-mixed-precision",
-            help="conditioners in bfloat16 [default: by the recipe, where the hardware has it]",
-        ),
+        typer.Option(help="conditioners in bfloat16 [default: by the recipe and the hardware]"),
     ] = None,
     remat: Annotated[
         bool | None,
@@ -56,9 +47,9 @@ def train_recipe(
         ),
     ] = None,
     checkpoint_every: Annotated[
-        int | None,
+        int,
         typer.Option(min=1, help="steps between saved states, of which --resume takes the last"),
-    ] = None,
+    ] = 1000,
     deterministic: Annotated[
         bool | None,
         typer.Option("--deterministic", help="the same bits in each run on a device; slower"),
@@ -66,10 +57,7 @@ def train_recipe(
     limit_steps: Annotated[
         int | None, typer.Option(min=1, help="optimizer steps in all, batches of each evaluation")
     ] = None,
-    export_to: Annotated[
-        Path | None,
-        typer.Option(help="directory for the SavedModel [default: saved_models/RECIPE]"),
-    ] = None,
+    export_to: Annotated[Path | None, typer.Option(help="[default: saved_models/RECIPE]")] = None,
     no_export: Annotated[bool, typer.Option("--no-export", help="write no SavedModel")] = False,
     data: Annotated[
         Path | None, typer.Option(help="of the recipe folder: directory of PNG and JPEG files")
@@ -77,88 +65,51 @@ def train_recipe(
     image_size: Annotated[
         int | None, typer.Option(min=1, help="of the recipe folder: height and width")
     ] = None,
-):
+) -> None:
     """Trains RECIPE on its data set, evaluates it and exports a SavedModel.
 
-    Example: python -m train digits --epochs 10 --run-dir runs/mine
+    Example: tfnvp train digits --epochs 10 --run-dir runs/mine
     """
+    asked = dict(locals())
     try:
-        import tfnvp  # noqa: F401  (before all that imports TensorFlow: it keeps it quiet)
-        from tfnvp.checks import check_choice
-        from tfnvp.training import hardware
-        from tfnvp.training import recipe as recipes
-        from tfnvp.training.run import STRATEGIES, Settings, recorded_settings, train
-
-        options = {"data": data, "image_size": image_size}
-        options = {name: value for name, value in options.items() if value is not None}
-        if options and recipe != "folder":
-            raise ValueError("--data and --image-size are options of the recipe 'folder' alone")
         if export_to is not None and no_export:
             raise ValueError("--export-to and --no-export exclude each other")
         if learning_rate is not None and not learning_rate > 0:
             raise ValueError(f"--learning-rate must be positive, got {learning_rate}")
-        if strategy is not None:
-            check_choice("--strategy", strategy, sorted(STRATEGIES))
         if strategy == "multi_worker" and run_dir is None:
             raise ValueError("--strategy multi_worker needs --run-dir, the same for all workers")
-        chosen = recipes.get(recipe, **options)
+        chosen = recipes.get(recipe, data=data, image_size=image_size)
         if run_dir is None:
-            run_dir = _newest(recipe) if resume else Path("runs", recipe, _timestamp())
+            now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            run_dir = _newest(recipe) if resume else Path("runs", recipe, now)
         if export_to is None and not no_export:
             export_to = Path("saved_models", recipe)
         training = {
-            "recipe_name": recipe,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "mixed_precision": mixed_precision,
-            "remat": remat,
-            "seed": seed,
-            "limit_steps": limit_steps,
-            "deterministic": deterministic,
+            name: getattr(chosen, name) for name in ("epochs", "batch_size", "learning_rate")
         }
+        training["mixed_precision"] = chosen.mixed_precision and hardware.has_bfloat16()
+        training |= {"remat": False, "seed": 0, "limit_steps": None, "deterministic": False}
+        given = {name: asked[name] for name in training if asked[name] is not None}
         if resume:
-            defaults = recorded_settings(run_dir)
-            _check_resumed(run_dir, training, defaults)
-        else:
-            defaults = {
-                "epochs": chosen.epochs,
-                "batch_size": chosen.batch_size,
-                "learning_rate": chosen.learning_rate,
-                "mixed_precision": chosen.mixed_precision and hardware.has_bfloat16(),
-                "remat": False,
-                "seed": 0,
-                "limit_steps": None,
-                "deterministic": False,
-            }
-        training = {
-            name: defaults[name] if value is None else value for name, value in training.items()
-        }
-        settings = Settings(
-            **training,
-            run_dir=run_dir,
-            resume=resume,
-            export_to=export_to,
-            strategy=strategy,
-            **({"checkpoint_every": checkpoint_every} if checkpoint_every else {}),
-        )
-        train(chosen, settings)
-    except (ValueError, OSError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except Terminated as error:
-        print(f"train: {error}", file=sys.stderr)
-        raise typer.Exit(128 + signal.SIGTERM) from None
-    except WorkerGone as error:
+            recorded = run.recorded_settings(run_dir)
+            _check_resumed(run_dir, {"recipe_name": recipe, **given}, recorded)
+            training = {name: recorded[name] for name in training}
+        training |= given
+        training |= {name: asked[name] for name in ("resume", "strategy", "checkpoint_every")}
+        run.train(chosen, run.Settings(recipe, run_dir, export_to=export_to, **training))
+    except (ValueError, OSError, Terminated, WorkerGone) as error:
         print(f"train: {error}", file=sys.stderr, flush=True)
-        # At once: TensorFlow would wait for the other workers.
-        os._exit(1)
+        if isinstance(error, WorkerGone):
+            # The process ends at once: TensorFlow would wait for the other workers.
+            os._exit(1)
+        status = 128 + signal.SIGTERM if isinstance(error, Terminated) else 2
+        raise typer.Exit(status) from None
 
 
-def _check_resumed(run_dir, given, recorded):
+def _check_resumed(run_dir: Path, given: dict[str, Any], recorded: dict[str, Any]) -> None:
     """Refuses options with which a resumed run would not be the training that it was."""
     for name, value in given.items():
-        if value is not None and value != recorded.get(name):
+        if value != recorded.get(name):
             option = "RECIPE" if name == "recipe_name" else "--" + name.replace("_", "-")
             raise ValueError(
                 f"--resume: the run in {run_dir} has {option} {recorded.get(name)}, got {value}: "
@@ -166,19 +117,15 @@ def _check_resumed(run_dir, given, recorded):
             )
 
 
-def _timestamp():
-    return datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def _newest(recipe):
+def _newest(recipe: str) -> Path:
     runs = sorted(Path("runs", recipe).glob("*/"))
     if not runs:
         raise ValueError(f"--resume: runs/{recipe} holds no run; name one with --run-dir")
     return runs[-1]
 
 
-def main(prog_name):
-    """The training program, with the command line of this process."""
+def main(prog_name: str) -> None:
+    """Runs the command by itself, which its help calls `prog_name`."""
     # A warning is for the user, who did not write the line that it came from.
     warnings.formatwarning = lambda message, *_: f"train: {message}\n"
     app(prog_name=prog_name)

@@ -1,11 +1,11 @@
-"""What the machine computes fast."""
+"""The number formats that the machine computes fast."""
 
 from pathlib import Path
 
 import tensorflow as tf
 
 
-def has_bfloat16():
+def has_bfloat16() -> bool:
     """Whether mixed precision pays: bfloat16 is in the hardware.
 
     True with a GPU of compute capability 8 or more, or a CPU with AVX-512 BF16 or AMX. Other CPUs

@@ -8,18 +8,25 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-import tfnvp
-from tfnvp import plotting
+from tfnvp import atomic_file, plotting
+from tfnvp._version import __version__
+from tfnvp.checks import check_choice
+from tfnvp.data import SPLITS
+from tfnvp.models import FlowModel
+from tfnvp.serving import export_saved_model
 from tfnvp.training.checkpoints import steps_taken
 from tfnvp.training.fit import Training
+from tfnvp.training.recipes import Recipe
 
-# How training is spread over devices.
+# Each name says how training is spread over devices.
 STRATEGIES = {
     "mirrored": tf.distribute.MirroredStrategy,
     "multi_worker": tf.distribute.MultiWorkerMirroredStrategy,
@@ -28,20 +35,9 @@ STRATEGIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the command line decides about a run.
+    """The choices of the command line about a run; its help tells what each is.
 
-    Attributes:
-        recipe_name: for the record.
-        run_dir: the directory that the run leaves, a `Path`.
-        epochs, batch_size, learning_rate, mixed_precision: those of the recipe, or in their place.
-        remat: whether couplings are rematerialised in training.
-        seed: of initial weights, data order and noise.
-        resume: whether to go on with what `run_dir` holds.
-        limit_steps: optimizer steps in all, and batches of every evaluation; None for no limit.
-        export_to: directory of the SavedModel's versions, a `Path`; None for no export.
-        strategy: a name of `STRATEGIES`, or None to train on one device.
-        checkpoint_every: steps after which the training's state is saved, as after each epoch.
-        deterministic: whether TensorFlow's operations are to give the same bits each time.
+    `limit_steps` is None for no limit, `export_to` for no export, `strategy` for one device.
     """
 
     recipe_name: str
@@ -60,16 +56,12 @@ class Settings:
     deterministic: bool = False
 
 
-def train(recipe, settings):
+def train(recipe: Recipe, settings: Settings) -> dict[str, float] | None:
     """Trains, evaluates and exports.
 
-    Args:
-        recipe: a `tfnvp.training.recipe.Recipe`.
-        settings: `Settings`.
-
     Returns:
-        A dictionary of the final figures: bits/dim of each split, seconds, images seen. None on a
-        worker that is not the chief.
+        The final figures: bits/dim of each split, seconds, images seen. None on a worker that is
+        not the chief.
 
     Raises:
         ValueError: for settings or data that cannot be used, in which case no run directory is
@@ -81,33 +73,47 @@ def train(recipe, settings):
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(settings.seed)
-    # Before any operation, as several workers need it.
+    # Several workers need their strategy before any operation has run.
     strategy = _strategy(settings.strategy)
     if not _is_chief(strategy):
         # It does all that the chief does, since much of that takes all workers; nobody reads it.
         with tempfile.TemporaryDirectory() as scratch:
-            _fit(recipe, settings, strategy, Path(scratch), pictures={})
+            Training(recipe, settings, strategy, Path(scratch)).fit(pictures={})
         return None
-    _check_run_dir(settings)
-    fresh = not settings.run_dir.exists()
+    run_dir = settings.run_dir
+    _check_run_dir(run_dir, settings.resume)
+    fresh = not run_dir.exists()
     try:
         pictures = recipe.pictures()
-        model, rows = _fit(recipe, settings, strategy, settings.run_dir, pictures)
-        figures = _finish(recipe, settings, model, rows, pictures, started)
+        # Whatever is refused is refused here, before a directory is made.
+        training = Training(recipe, settings, strategy, run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        config = {
+            "recipe": dataclasses.asdict(recipe) | {"load": str(recipe.load)},
+            "settings": dataclasses.asdict(settings),
+            "model": training.model.get_config(),
+        }
+        _write_json(run_dir / "config.json", _circumstances() | config)
+        parameters = training.model.count_params()
+        print(f"{settings.recipe_name}: {recipe.description}; {parameters:,} parameters")
+        print(f"run directory: {run_dir}", flush=True)
+        training.fit(pictures)
+        figures = _finish(training, pictures, started)
     except BaseException:
-        # But for the state before its first step, which a training that was refused leaves too.
-        left = {path.name for path in settings.run_dir.glob("checkpoints/*.npz")}
-        left |= {path.name for path in settings.run_dir.glob("*.keras")}
+        # The state of step 0 does not count: a training that was refused leaves one too.
+        left = {path.name for path in run_dir.glob("checkpoints/*.npz")}
+        left |= {path.name for path in run_dir.glob("*.keras")}
         if fresh and left <= {"000000000.npz"}:
-            shutil.rmtree(settings.run_dir, ignore_errors=True)
+            shutil.rmtree(run_dir, ignore_errors=True)
         raise
-    shutil.rmtree(settings.run_dir / "checkpoints")
+    shutil.rmtree(run_dir / "checkpoints")
     return figures
 
 
-def _strategy(name):
+def _strategy(name: str | None) -> tf.distribute.Strategy:
     if name is None:
         return tf.distribute.get_strategy()
+    check_choice("--strategy", name, sorted(STRATEGIES))
     if name == "multi_worker" and "TF_CONFIG" not in os.environ:
         raise ValueError(
             "--strategy multi_worker: the environment variable TF_CONFIG must name the workers and "
@@ -116,98 +122,60 @@ def _strategy(name):
     return STRATEGIES[name]()
 
 
-def _is_chief(strategy):
+def _is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes: the first worker, or the only one."""
     resolver = strategy.cluster_resolver
     return resolver is None or not resolver.task_type or resolver.task_id == 0
 
 
-def _check_run_dir(settings):
-    run_dir = settings.run_dir
-    if settings.resume:
-        if (run_dir / "card.json").exists() and not (run_dir / "checkpoints").exists():
-            raise ValueError(f"--resume: {run_dir} holds no unfinished run")
-    elif run_dir.exists() and any(run_dir.iterdir()):
-        raise ValueError(
-            f"--run-dir {run_dir} is not empty: choose another, or --resume what it holds"
-        )
+def _check_run_dir(run_dir: Path, resume: bool) -> None:
+    left = {path.name for path in run_dir.iterdir()} if run_dir.exists() else set()
+    if resume and "card.json" in left and "checkpoints" not in left:
+        raise ValueError(f"--resume: {run_dir} holds no unfinished run")
+    if left and not resume:
+        remedy = "choose another, or --resume what it holds"
+        raise ValueError(f"--run-dir {run_dir} is not empty: {remedy}")
 
 
-def _fit(recipe, settings, strategy, directory, pictures):
-    """Trains from the start or from where the run stopped; all files go to a directory.
-
-    Returns:
-        The model, and the history of the epochs.
-    """
-    # All that can be refused is, before a directory is made.
-    training = Training(recipe, settings, strategy, directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    _write_config(recipe, settings, training.model, directory)
-    if directory == settings.run_dir:
-        parameters = training.model.count_params()
-        print(f"{settings.recipe_name}: {recipe.description}; {parameters:,} parameters")
-        print(f"run directory: {settings.run_dir}", flush=True)
-    training.fit(pictures)
-    return training.model, training.rows
-
-
-def _finish(recipe, settings, model, rows, pictures, started):
-    """Evaluates the best model, draws, exports and says the figures."""
-    run_dir = settings.run_dir
+def _finish(training: Training, pictures: dict[str, Callable], started: float) -> dict[str, float]:
+    """Evaluates the best model, draws, exports and prints the figures."""
+    recipe, settings, run_dir = training.recipe, training.settings, training.settings.run_dir
     if not (run_dir / "model.keras").exists():
         raise ValueError(
             "training diverged: no validation gave a number; try a lower --learning-rate than "
             f"{settings.learning_rate:g}"
         )
-    images_seen = _images_seen(model, recipe, settings)
+    epochs, steps = divmod(steps_taken(training.model), training.steps_per_epoch)
     model = keras.models.load_model(run_dir / "model.keras")
-    figures = {
-        split: _limited(recipe.load(split, settings.batch_size, shuffle=False), settings)
-        for split in tfnvp.data.SPLITS
-    }
-    figures = {
-        split: model.evaluate(images, verbose=0, return_dict=True)["bits_per_dim"]
-        for split, images in figures.items()
-    }
-    if model.num_classes:
-        images = _limited(recipe.load("test", settings.batch_size), settings)
-        figures["accuracy"] = _accuracy(model, images)
+    limit = settings.limit_steps or -1  # a data set of which -1 batches are taken is whole
+    images, figures = {}, {}
+    for split in SPLITS:
+        images[split] = len(recipe.load(split, None))
+        batches = recipe.load(split, settings.batch_size, shuffle=False).take(limit)
+        figures[split] = model.evaluate(batches, verbose=0, return_dict=True)["bits_per_dim"]
+    if model.num_classes:  # The last split is that of the test.
+        figures["accuracy"] = _accuracy(model, batches)
     for name, draw in pictures.items():
         plotting.save_png(draw(model), run_dir / f"{name}.png")
-    history = {name: [row[name] for row in rows] for name in rows[0]}
-    plotting.training_curves(history).savefig(run_dir / "curves.png")
-    figures |= {"seconds": time.time() - started, "images_seen": images_seen}
-    card = _card(figures, recipe, settings, model)
-    exported = settings.export_to and tfnvp.export_saved_model(model, settings.export_to, card=card)
+    history = {name: [row[name] for row in training.rows] for name in training.rows[0]}
+    plotting.save_png(plotting.pixels(plotting.training_curves(history)), run_dir / "curves.png")
+    figures["seconds"] = time.time() - started
+    figures["images_seen"] = epochs * images["train"] + steps * settings.batch_size
+    card = _card(training, model, images, figures)
+    exported = settings.export_to and export_saved_model(model, settings.export_to, card=card)
     _write_json(run_dir / "card.json", card)
-    _print_table(figures, recipe.report(model), settings, exported)
+    _print_table(figures, recipe.report(model), run_dir, exported)
     return figures
 
 
-def _accuracy(model, images):
+def _accuracy(model: FlowModel, batches: tf.data.Dataset) -> float:
     """Share of the images whose class is the likeliest, by Bayes' rule with equal classes."""
-    hits = [
-        keras.ops.convert_to_numpy(tf.argmax(model.classify(x), axis=1) == y) for x, y in images
-    ]
+    hits = [tf.argmax(model.classify(x), axis=1) == y for x, y in batches]
     return float(np.concatenate(hits).mean())
 
 
-def _limited(images, settings):
-    return images if settings.limit_steps is None else images.take(settings.limit_steps)
-
-
-def _images_seen(model, recipe, settings):
-    """Images that the optimizer has seen, over all parts of the run."""
-    images = len(recipe.load("train", None))
-    epochs, steps = divmod(
-        steps_taken(model),
-        -(-images // settings.batch_size),
-    )
-    return epochs * images + steps * settings.batch_size
-
-
-def recorded_settings(run_dir):
-    """The settings that a run was started with, a dictionary.
+def recorded_settings(run_dir: Path) -> dict[str, Any]:
+    """The settings that a run was started with.
 
     Raises:
         ValueError: if the directory holds no run.
@@ -219,64 +187,51 @@ def recorded_settings(run_dir):
         raise ValueError(f"--resume: {run_dir} holds no unfinished run") from error
 
 
-def _write_config(recipe, settings, model, directory):
-    config = {
-        "recipe": dataclasses.asdict(recipe) | {"load": str(recipe.load)},
-        "settings": dataclasses.asdict(settings),
-        "model": model.get_config(),
-    }
-    _write_json(directory / "config.json", _circumstances() | config)
-
-
-def _card(figures, recipe, settings, model):
-    """What there is to know of the trained model, for those who get its weights."""
+def _card(
+    training: Training, model: FlowModel, images: dict[str, int], figures: dict[str, float]
+) -> dict[str, Any]:
+    """The facts about the trained model, for those who get its weights."""
+    settings = training.settings
     card = {
         "recipe": settings.recipe_name,
-        "preset": recipe.preset,
-        "data": recipe.description,
+        "preset": training.recipe.preset,
+        "data": training.recipe.description,
         "parameters": model.count_params(),
-        "images": {split: len(recipe.load(split, None)) for split in tfnvp.data.SPLITS},
-        "bits_per_dim": {split: round(figures[split], 4) for split in tfnvp.data.SPLITS},
+        "images": images,
+        "bits_per_dim": {split: round(figures[split], 4) for split in SPLITS},
         **({"accuracy": round(figures["accuracy"], 4)} if "accuracy" in figures else {}),
         "dequantization": "uniform" if model.levels > 1 else None,
         "images_seen": figures["images_seen"],
-        "epochs": settings.epochs,
-        "seed": settings.seed,
-        "mixed_precision": settings.mixed_precision,
-        "remat": settings.remat,
-        "seconds": round(figures["seconds"]),
     }
-    return _circumstances() | card
+    chosen = {key: getattr(settings, key) for key in ("epochs", "seed", "mixed_precision", "remat")}
+    return _circumstances() | card | chosen | {"seconds": round(figures["seconds"])}
 
 
-def _circumstances():
-    return {
-        "command": shlex.join(["python", "-m", "train", *sys.argv[1:]]),
-        "versions": {
-            "tfnvp": tfnvp.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-        },
-    }
+def _circumstances() -> dict[str, Any]:
+    """The command line of this process, and the versions of what it runs."""
+    installed = Path(sys.argv[0]).stem == "tfnvp"
+    program = ["tfnvp"] if installed else ["python", "-m", "train"]
+    versions = {"tfnvp": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
+    return {"command": shlex.join([*program, *sys.argv[1:]]), "versions": versions}
 
 
-def _write_json(path, content):
-    path.write_text(json.dumps(content, indent=2, default=str) + "\n")
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with atomic_file.writing(path) as written:
+        written.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
-def _print_table(figures, report, settings, exported):
-    rows = [
-        ("train bits/dim", f"{figures['train']:.3f}"),
-        ("validation bits/dim", f"{figures['validation']:.3f}"),
-        ("test bits/dim", f"{figures['test']:.3f}"),
-        *report.items(),
-        ("seconds", f"{figures['seconds']:.0f}"),
-        ("images seen", f"{figures['images_seen']:,}"),
-        ("run directory", settings.run_dir),
-        ("SavedModel", exported or "not exported"),
-    ]
+def _print_table(
+    figures: dict[str, float], report: dict[str, str], run_dir: Path, exported: Path | None
+) -> None:
+    rows = {f"{split} bits/dim": f"{figures[split]:.3f}" for split in SPLITS}
     if "accuracy" in figures:
-        rows.insert(3, ("test accuracy", f"{figures['accuracy']:.3f}"))
+        rows["test accuracy"] = f"{figures['accuracy']:.3f}"
+    rows |= report | {
+        "seconds": f"{figures['seconds']:.0f}",
+        "images seen": f"{figures['images_seen']:,}",
+        "run directory": run_dir,
+        "SavedModel": exported or "not exported",
+    }
     print()
-    for name, value in rows:
+    for name, value in rows.items():
         print(f"{name:<20} {value}")

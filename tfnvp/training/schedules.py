@@ -4,27 +4,25 @@ import keras
 
 from tfnvp import optimizers
 
-# Of the conditioners the convolutions' directions are matrices that Muon makes orthogonal steps of;
-# the last of them, and the matrices of 1x1 convolutions on images, are Adam's.
+# Muon makes orthogonal steps of matrices, such as the directions of the conditioners' convolutions.
+# Adam has the last of them, and the matrices of 1x1 convolutions on images.
 _NOT_MUONS = ["output_conv", "invertible_matrix"]
 
 
-def make_optimizer(steps, learning_rate, warmup_steps=0, decay=True, weight_decay=0.0, muon=False):
+def make_optimizer(
+    steps: int,
+    learning_rate: float,
+    warmup_steps: int = 0,
+    decay: bool = True,
+    weight_decay: float = 0.0,
+    muon: bool = False,
+) -> keras.optimizers.Optimizer:
     """Adam or Muon, with a linear warm-up and then, with `decay`, a cosine to zero.
 
-    Gradients are clipped to a global norm of 100, as the authors' code of Real NVP has it.
-
-    Args:
-        steps: optimizer steps in all.
-        learning_rate: the peak.
-        warmup_steps: steps from zero to the peak; a third of all steps at most.
-        decay: whether the learning rate falls to zero, or stays.
-        weight_decay: decoupled, as in AdamW; 0 for none.
-        muon: whether the kernels of conditioners get Muon's steps (orthogonalised momentum, Liu et
-            al., arXiv 2502.16982) and all other weights Adam's, or all get Adam's.
-
-    Returns:
-        A `keras.optimizers.Optimizer`.
+    Gradients are clipped to a global norm of 100, as in the authors' code of Real NVP. The warm-up
+    takes a third of all steps at most, and weight decay is decoupled, as in AdamW. Muon's steps are
+    orthogonalised momentum (Liu et al., arXiv 2502.16982); all but the kernels of conditioners get
+    Adam's then.
     """
     warmup = min(warmup_steps, steps // 3)
     if decay:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Several workers on this machine, to try multi-worker training out:
+# This starts several workers on this machine, to try multi-worker training out:
 #
 #     train/launch/local.sh WORKERS RECIPE --run-dir DIR [further options of python -m train]
 #
@@ -29,7 +29,7 @@ for ((i = workers - 1; i >= 0; i--)); do
   fi
   pids+=($!)
 done
-# What ends this script ends the workers as well, which save their state.
+# A signal that ends this script ends the workers as well, which save their state.
 trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM INT
 status=0
 for pid in "${pids[@]}"; do wait "$pid" || { code=$?; ((status)) || status=$code; }; done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One worker a node, on all of its GPUs; from the checkout:
+# This starts one worker a node, on all of its GPUs; from the checkout:
 #
 #     sbatch --nodes 2 train/launch/slurm.sh cifar10 --run-dir runs/cifar10/slurm
 #
@@ -23,7 +23,7 @@ worker() {
 }
 export -f worker
 
-# Put back into the queue, the run goes on, if it had begun.
+# A run that had begun goes on when the job was put back into the queue.
 run_dir=""
 for ((i = 1; i < $#; i++)); do
   if [[ "${!i}" == "--run-dir" ]]; then next=$((i + 1)); run_dir="${!next}"; fi

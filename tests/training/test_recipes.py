@@ -3,7 +3,7 @@
 import pytest
 
 import tfnvp
-from tfnvp.training import recipe
+from tfnvp.training import recipes
 
 #: The paper's table 1: test bits/dim.
 PAPER = {
@@ -28,13 +28,13 @@ def test_the_recipes():
         "photos",
     ]
     conditional = ["cifar10_conditional", "digits_conditional"]
-    assert recipe.names() == sorted([*PAPER, *small, *conditional])
+    assert recipes.names() == sorted([*PAPER, *small, *conditional])
 
 
 @pytest.mark.parametrize("name", PAPER)
 def test_recipes_of_the_paper_are_as_published(name):
     """Section 4.1: Adam at 1e-3, batches of 64; flips but for ImageNet."""
-    published = recipe.get(name)
+    published = recipes.get(name)
     assert published.preset == name and not published.overrides
     assert (published.learning_rate, published.batch_size) == (1e-3, 64)
     assert (published.warmup_steps, published.decay, published.weight_decay) == (0, False, 0)
@@ -47,10 +47,15 @@ def test_recipes_of_the_paper_are_as_published(name):
 
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown recipe 'x'; known: celeb_a, cifar10, cifar10_c"):
-        recipe.get("x")
+        recipes.get("x")
 
 
 def test_folder_needs_a_directory():
     with pytest.raises(ValueError, match="--data DIR"):
-        recipe.get("folder")
-    assert recipe.get("folder", data="d", image_size=16).overrides == {"image_shape": (16, 16, 3)}
+        recipes.get("folder")
+    assert recipes.get("folder", data="d", image_size=16).overrides == {"image_shape": (16, 16, 3)}
+
+
+def test_options_are_of_the_folder_alone():
+    with pytest.raises(ValueError, match="options of the recipe 'folder' alone"):
+        recipes.get("digits", data="d")

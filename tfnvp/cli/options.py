@@ -1,0 +1,24 @@
+"""The arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfnvp import data
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=".keras file, name or SavedModel")]
+Inputs = Annotated[
+    list[Path] | None,
+    typer.Argument(help="PNG or JPEG images, or .npy or .npz files of vectors [N, D]"),
+]
+Dataset = Annotated[str | None, typer.Option(help=", ".join(data.names()))]
+Split = Annotated[str, typer.Option(help="train, validation or test")]
+Labels = Annotated[
+    str | None,
+    typer.Option(metavar="Y,Y,..", help="classes, taken in turn: 3 or 0,1,2 [default: p(x)]"),
+]
+To = Annotated[Path, typer.Option(help="the .png, .npy or .npz file to write")]
+Seed = Annotated[int, typer.Option(help="the same seed gives the same images")]
+Temperature = Annotated[float, typer.Option(min=0, help="less is closer to the mean")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]

@@ -1,0 +1,110 @@
+"""The rows that a command reads and writes: images or vectors, and the labels that go with them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tfnvp import atomic_file, data, plotting
+from tfnvp.checks import check_choice
+from tfnvp.cli.loading import Flow, is_of_images
+
+
+def read(
+    flow: Flow,
+    paths: Sequence[Path] | None = None,
+    dataset: str | None = None,
+    split: str = "test",
+    n: int = -1,
+) -> tuple[list[str], np.ndarray]:
+    """Reads what a model is to see: from files, or the first n rows of a data set (-1: all).
+
+    Returns:
+        A name for each row, and the rows: uint8 [N, H, W, C] of levels, or float32 [N, D].
+
+    Raises:
+        ValueError: unless one of `paths` and `dataset` is given and fits the model.
+    """
+    if bool(paths) == bool(dataset):
+        raise ValueError("give files or --dataset, one of them")
+    if dataset:
+        check_set(flow, dataset)
+        x = np.concatenate(list(data.load(dataset, split, shuffle=False).take(n).batch(100)))
+        return [f"{dataset}/{split}/{i}" for i in range(len(x))], x
+    if is_of_images(flow):
+        return [str(path) for path in paths], data.read_images(paths, flow.image_shape, flow.levels)
+    vectors = [_read_vectors(path, flow.event_size) for path in paths]
+    names = [f"{path}/{i}" for path, x in zip(paths, vectors, strict=True) for i in range(len(x))]
+    return names, np.concatenate(vectors)
+
+
+def _read_vectors(path: Path, size: int) -> np.ndarray:
+    """Reads vectors [N, size], or one [size], from a .npy file or a .npz file of one array."""
+    if path.suffix.lower() not in (".npy", ".npz"):
+        raise ValueError(f"vectors are read from .npy and .npz files, got {path}")
+    x = np.load(path)
+    if isinstance(x, np.lib.npyio.NpzFile):
+        if len(x.files) != 1:
+            raise ValueError(f"{path} must hold one array, got {', '.join(x.files)}")
+        x = x[x.files[0]]
+    if x.shape[-1:] != (size,) or x.ndim > 2:
+        raise ValueError(f"{path} must hold vectors [N, {size}], got {x.shape}")
+    return x.reshape(-1, size).astype("float32")
+
+
+def check_set(flow: Flow, dataset: str) -> None:
+    """Raises a ValueError for a set of vectors and a model of images, or the other way round."""
+    kinds = ("vectors", "images")
+    of_set, of_model = kinds[len(data.info(dataset).image_shape) == 3], kinds[is_of_images(flow)]
+    if of_set != of_model:
+        raise ValueError(f"--dataset {dataset} is of {of_set}, this is a model of {of_model}")
+
+
+def labels_in_turn(labels: str | None, n: int) -> np.ndarray | None:
+    """The classes that an option --labels names, one for each of n rows; None for no option."""
+    return None if labels is None else np.resize(classes(labels), n)
+
+
+def classes(labels: str) -> list[int]:
+    """The classes that an option --labels names."""
+    try:
+        return [int(part) for part in labels.split(",")]
+    except ValueError:
+        raise ValueError(f"--labels must be integers with commas between, got {labels}") from None
+
+
+def check_to(to: Path, flow: Flow | None = None) -> None:
+    """Raises a ValueError unless an array, or the rows of a model, can be written to a file."""
+    check_choice(f"suffix of {to}:", to.suffix.lower(), (".png", ".npy", ".npz"))
+    if not to.parent.is_dir():
+        raise ValueError(f"no such directory: {to.parent}")
+    if flow and not is_of_images(flow) and to.suffix.lower() == ".png":
+        raise ValueError(f"--to must be a .npy or .npz file for vectors, got {to}")
+
+
+def write(to: Path, flow: Flow, rows: ArrayLike, columns: int | None = None) -> None:
+    """Writes images, of which a PNG has so many columns, or vectors."""
+    rows = np.asarray(rows, "float32")
+    if is_of_images(flow):
+        rows = np.clip(rows, 0, 1)
+    write_array(to, rows, lambda: plotting.image_grid(rows, columns))
+
+
+def write_array(to: Path, array: np.ndarray, picture: Callable[[], Any]) -> None:
+    """Writes an array as .npy, as .npz under the name `array`, or its picture as .png.
+
+    The picture is a function, which gives an image [H, W, 3] or a matplotlib figure.
+    """
+    suffix = to.suffix.lower()
+    if suffix == ".png":
+        drawn = picture()
+        plotting.save_png(drawn if isinstance(drawn, np.ndarray) else plotting.pixels(drawn), to)
+        return
+    # An open file keeps its name: numpy would add .npy to a path that ends with .NPY.
+    with atomic_file.writing(to) as written, written.open("wb") as file:
+        if suffix == ".npy":
+            np.save(file, array)
+        else:
+            np.savez_compressed(file, array=array)

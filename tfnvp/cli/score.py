@@ -1,0 +1,111 @@
+"""The commands `evaluate` and `score`: how likely data is, as a whole and row by row."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tensorflow as tf
+import typer
+
+from tfnvp import data, metrics, plotting
+from tfnvp.cli import loading, rows, terminal
+from tfnvp.cli.options import Dataset, Inputs, Json, Labels, Model, Split
+
+
+def evaluate(
+    model: Model,
+    inputs: Inputs = None,
+    dataset: Dataset = None,
+    split: Split = "test",
+    labels: Labels = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 100,
+    samples: Annotated[int, typer.Option(min=1, help="of noise, for a tighter bound")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Prints the bits per dimension of a data set, with the standard error of the mean.
+
+    For images they are a bound, by uniform dequantization; with --samples K a second line has the
+    tighter, importance-weighted bound of K samples of noise for each image. For vectors nats come
+    first. A model with classes is given the labels of the data set: the figures are of p(x | y).
+
+    Example: tfnvp evaluate runs/mine/model.keras --dataset digits --samples 16
+    """
+    flow = loading.load(model)
+    kind = "images" if loading.is_of_images(flow) else "vectors"
+    if samples > 1:
+        loading.check_can(flow, "evaluate --samples")
+    if inputs or not dataset:
+        _, x = rows.read(flow, inputs, dataset, split)
+        batches = _batches(x, rows.labels_in_turn(labels, len(x)), batch_size)
+    else:
+        if labels is not None:
+            raise ValueError("--labels is for files: a data set has labels of its own")
+        rows.check_set(flow, dataset)
+        classes = loading.has_classes(flow)
+        batches = data.load(dataset, split, batch_size, shuffle=False, labels=classes)
+        batches = batches.map(lambda *batch: batch)
+    name = f"{dataset} {split}" if dataset else "inputs"
+    for count in sorted({1, samples}):
+        options = {"samples": count} if count > 1 else {}
+        with terminal.progress(batches, name) as progress:
+            log_prob = np.concatenate([flow.log_prob(*batch, **options) for batch in progress])
+        bits = metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
+        if as_json:
+            figures = {"dataset": dataset, "split": split} if dataset else {}
+            figures |= {"log_prob": float(log_prob.mean()), "bits_per_dim": float(bits.mean())}
+            figures |= {"standard_error": _standard_error(bits), kind: len(bits), "samples": count}
+            print(json.dumps(figures))
+            continue
+        figures = [f"{_with_error(bits)} bits/dim", f"{len(bits)} {kind}"]
+        if kind == "vectors":
+            figures.insert(0, f"{_with_error(log_prob)} nats")
+        if count > 1:
+            figures.append(f"importance-weighted, {count} samples")
+        print(f"{name}: {', '.join(figures)}")
+
+
+def _batches(x: np.ndarray, y: np.ndarray | None, size: int) -> tf.data.Dataset:
+    """Batches (x,), or (x, y) with labels: the arguments of `log_prob`."""
+    return tf.data.Dataset.from_tensor_slices((x,) if y is None else (x, y)).batch(size)
+
+
+def _with_error(values: np.ndarray) -> str:
+    return f"{values.mean():.4f} +- {_standard_error(values):.4f}"
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def score(
+    model: Model,
+    inputs: Inputs = None,
+    dataset: Dataset = None,
+    split: Split = "test",
+    n: Annotated[int, typer.Option("-n", min=1, help="images of the data set")] = 100,
+    labels: Labels = None,
+    to: Annotated[
+        Path | None, typer.Option(help="a .png histogram, or .npy or .npz of bits/dim")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Prints the log-likelihood (nats) and the bits per dimension of each image or vector.
+
+    Example: tfnvp score digits --dataset digits -n 5
+    """
+    if to is not None:
+        rows.check_to(to)
+    flow = loading.load(model)
+    with terminal.status("scoring"):
+        names, x = rows.read(flow, inputs, dataset, split, n)
+        batches = _batches(x, rows.labels_in_turn(labels, len(x)), 100)
+        log_prob = np.concatenate([flow.log_prob(*batch) for batch in batches])
+    bits = metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
+    for name, nats, value in zip(names, log_prob.tolist(), bits.tolist(), strict=True):
+        record = {"input": name, "log_prob": nats, "bits_per_dim": value}
+        print(json.dumps(record) if as_json else f"{name}\t{nats:.3f}\t{value:.4f}")
+    if to is not None:
+        label = f"{dataset} {split}" if dataset else "inputs"
+        rows.write_array(to, bits, lambda: plotting.bits_histogram({label: bits}))
