@@ -1,44 +1,44 @@
 """The two partitions of Real NVP (paper section 3.4, figure 3): which part of an event stays.
 
-A partition answers three questions of an affine coupling: what the conditioner sees, which
-positions change, and how the two parts are told apart. A checkerboard keeps the shape and masks by
-multiplication; channel halves are cut apart, so that nothing is computed for the half that stays.
+A partition tells an affine coupling what its conditioner sees, what changes, and how the two make
+an event again. A checkerboard keeps the shape and masks by multiplication; channel halves are cut
+apart, so that nothing is computed for the half that stays.
 """
+
+import abc
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-
-def _check_parity(parity):
-    if parity not in (0, 1):
-        raise ValueError(f"parity must be 0 or 1, got parity={parity!r}")
-    return int(parity)
+#: Makes an event again of what `Partition.split` gave as changing, once it has changed.
+Merge = Callable[[tf.Tensor], tf.Tensor]
 
 
-def checkerboard(height, width, parity, dtype=tf.float32):
-    """A checkerboard of ones and zeros.
+class Partition(abc.ABC):
+    """Divides an event into the part that stays and the part that changes."""
 
-    Args:
-        height, width: size in pixels, Python ints or scalar int32 tensors.
-        parity: 0 makes the pixel (0, 0) a one, 1 makes it a zero.
-        dtype: of the result.
+    event_ndims: int
 
-    Returns:
-        A tensor of shape [height, width, 1]: 1 where row + column + parity is even, else 0.
+    def __init__(self, parity: int) -> None:
+        self.parity = _check_parity(parity)
 
-    Example:
-        >>> checkerboard(2, 2, parity=0)[..., 0].numpy().tolist()
-        [[1.0, 0.0], [0.0, 1.0]]
-    """
-    # Of known sizes it is one constant in a graph.
-    known = isinstance(height, int) and isinstance(width, int)
-    arange = np.arange if known else tf.range
-    rows, columns = arange(height)[:, None, None], arange(width)[None, :, None]
-    return tf.cast(1 - (rows + columns + _check_parity(parity)) % 2, dtype)
+    @abc.abstractmethod
+    def split(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Merge]:
+        """Gives what a conditioner may see of events, what changes, and how to join them again."""
+
+    @abc.abstractmethod
+    def changing(self, changes: tf.Tensor) -> tf.Tensor | None:
+        """Gives ones where `split`'s second result does change, else zeros; None for everywhere."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(parity={self.parity})"
 
 
-class Checkerboard:
-    """Of an image [..., H, W, C], the pixels where row + column + parity is even stay.
+class Checkerboard(Partition):
+    """The pixels of an image [..., H, W, C] where row + column + parity is even stay.
+
+    A conditioner sees the image with zeros in place of what changes.
 
     Args:
         parity: 0 or 1; two couplings of alternating parity change every pixel once.
@@ -49,22 +49,24 @@ class Checkerboard:
 
     event_ndims = 3
 
-    def __init__(self, parity):
-        self.parity = _check_parity(parity)
+    def split(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Merge]:
+        """Gives the image masked, and the whole image, whose changes are masked elsewhere."""
+        return x * self.stays(x), x, lambda changed: changed
 
-    def stays(self, x):
-        """A tensor [H, W, 1], of x's dtype: 1 where a pixel of x stays, 0 where it changes."""
+    def changing(self, changes: tf.Tensor) -> tf.Tensor:
+        """Gives a tensor [H, W, 1]: 1 where a pixel changes, 0 where it stays."""
+        return 1 - self.stays(changes)
+
+    def stays(self, x: tf.Tensor) -> tf.Tensor:
+        """Gives a tensor [H, W, 1], of x's dtype: 1 where a pixel stays, 0 where it changes."""
         height, width = x.shape[-3], x.shape[-2]
         if height is None or width is None:
             height, width = tf.unstack(tf.shape(x)[-3:-1])
         return checkerboard(height, width, self.parity, x.dtype)
 
-    def __repr__(self):
-        return f"Checkerboard(parity={self.parity})"
 
-
-class ChannelHalves:
-    """Of the last axis, the first half stays and the second changes, or the other way round.
+class ChannelHalves(Partition):
+    """The first half of the last axis stays and the second changes, or the other way round.
 
     Args:
         parity: 0 keeps the first half, 1 keeps the second. An odd size n is cut at n // 2.
@@ -74,27 +76,59 @@ class ChannelHalves:
         ValueError: if parity is neither 0 nor 1, or event_ndims neither 1 nor 3.
     """
 
-    def __init__(self, parity, event_ndims=3):
+    def __init__(self, parity: int, event_ndims: int = 3) -> None:
         if event_ndims not in (1, 3):
             raise ValueError(
                 f"event_ndims must be 1 (vectors) or 3 (images), got event_ndims={event_ndims!r}"
             )
-        self.parity = _check_parity(parity)
+        super().__init__(parity)
         self.event_ndims = event_ndims
 
-    def split(self, x):
-        """x [..., n] -> the part that stays and the part that changes."""
+    def split(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Merge]:
+        """Cuts the last axis in two; raises a ValueError if it is unknown or less than 2."""
         size = x.shape[-1]
         if size is None or size < 2:
             raise ValueError(
                 f"channel halves need a last axis of known size 2 or more, got shape {x.shape}"
             )
         first, second = tf.split(x, [size // 2, size - size // 2], axis=-1)
-        return (second, first) if self.parity else (first, second)
+        if self.parity:
+            return second, first, lambda changed: tf.concat([changed, second], axis=-1)
+        return first, second, lambda changed: tf.concat([first, changed], axis=-1)
 
-    def merge(self, stays, changes):
-        """The reverse of `split`."""
-        return tf.concat([changes, stays] if self.parity else [stays, changes], axis=-1)
+    def changing(self, changes: tf.Tensor) -> None:
+        """Gives None: all of the half that changes does."""
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"ChannelHalves(parity={self.parity}, event_ndims={self.event_ndims})"
+
+
+def checkerboard(
+    height: int | tf.Tensor, width: int | tf.Tensor, parity: int, dtype: tf.DType = tf.float32
+) -> tf.Tensor:
+    """Makes a checkerboard of ones and zeros.
+
+    Args:
+        height, width: size in pixels, Python ints or scalar int32 tensors.
+        parity: 0 makes the pixel (0, 0) a one, 1 makes it a zero.
+        dtype: of the result.
+
+    Returns:
+        A tensor of shape [height, width, 1]: 1 where row + column + parity is even, else 0.
+
+    Example:
+        >>> from tfnvp.masks import checkerboard
+        >>> checkerboard(2, 2, parity=0)[..., 0].numpy().tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+    # A board of known sizes is one constant in a graph.
+    known = isinstance(height, int) and isinstance(width, int)
+    arange = np.arange if known else tf.range
+    rows, columns = arange(height)[:, None, None], arange(width)[None, :, None]
+    return tf.cast(1 - (rows + columns + _check_parity(parity)) % 2, dtype)
+
+
+def _check_parity(parity: int) -> int:
+    if parity not in (0, 1):
+        raise ValueError(f"parity must be 0 or 1, got parity={parity!r}")
+    return int(parity)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfnvp import FlowDistribution
 from tfnvp.bijectors import BatchNormalization
 from tfnvp.layers import RunningMoments
 from tfnvp.masks import ChannelHalves, Checkerboard
@@ -73,10 +74,7 @@ def _expand(mask, values):
 def _in_training(normalization, batch):
     """Latents and log-det of a batch, as training computes them."""
 
-    def both(x):
-        return normalization.inverse(x), normalization.inverse_log_det_jacobian(x)
-
-    return InCall(both)(batch, training=True)
+    return InCall(normalization.inverse_and_log_det)(batch, training=True)
 
 
 def test_training_normalises_the_changed_positions_by_the_batch(mask):
@@ -126,7 +124,7 @@ def test_a_batch_is_taken_in_once_by_log_prob():
     normalization = _normalization(Checkerboard(0), momentum=0.5)
     chain = tfp.bijectors.Chain([tfp.bijectors.Shift(np.float64(1)), normalization])
     base = tfp.distributions.Independent(tfp.distributions.Normal(np.zeros((3, 3, 5)), 1.0), 3)
-    distribution = tfp.distributions.TransformedDistribution(base, chain)
+    distribution = FlowDistribution(base, chain)
     train = InCall(distribution.log_prob)
     for batch in _batches(2):
         train(batch, training=True)
@@ -134,6 +132,18 @@ def test_a_batch_is_taken_in_once_by_log_prob():
     compiled = tf.function(lambda x: train(x, training=True))
     compiled(tf.constant(batch))
     assert float(normalization.moments.batches) == 0.5 * 1.5 + 1
+
+
+def test_in_training_a_density_needs_one_pass():
+    """TFP would take the batch in by `inverse` and the averages' log-det by `forward`."""
+    normalization = _normalization(Checkerboard(0))
+    base = tfp.distributions.Independent(tfp.distributions.Normal(np.zeros((3, 3, 5)), 1.0), 3)
+    plain = tfp.distributions.TransformedDistribution(base, tfp.bijectors.Chain([normalization]))
+    batch = _batches()[0]
+    with pytest.raises(ValueError, match=r"in training .* use tfnvp\.FlowDistribution"):
+        InCall(plain.log_prob)(batch, training=True)
+    expected = FlowDistribution(base, normalization).log_prob(batch)
+    np.testing.assert_allclose(InCall(plain.log_prob)(batch, training=False), expected)
 
 
 def test_forward_infers_in_training_too(mask):

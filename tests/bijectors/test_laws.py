@@ -20,6 +20,8 @@ from tfnvp.bijectors import (
     InvertibleConv1x1,
     Squeeze,
     Standardization,
+    forward_and_log_det,
+    inverse_and_log_det,
 )
 from tfnvp.bijectors.flow_bijector import keras_layers
 from tfnvp.layers import (
@@ -141,11 +143,13 @@ def _maps(bijector, event_ndims):
     """Both directions with their log-dets, as a function of data and latents."""
 
     def maps(x, z):
+        inverse, inverse_log_det = inverse_and_log_det(bijector, x, event_ndims)
+        forward, forward_log_det = forward_and_log_det(bijector, z, event_ndims)
         return {
-            "inverse": bijector.inverse(x),
-            "inverse log-det": bijector.inverse_log_det_jacobian(x, event_ndims),
-            "forward": bijector.forward(z),
-            "forward log-det": bijector.forward_log_det_jacobian(z, event_ndims),
+            "inverse": inverse,
+            "inverse log-det": inverse_log_det,
+            "forward": forward,
+            "forward log-det": forward_log_det,
         }
 
     return maps
@@ -161,6 +165,63 @@ def _slogdet(function, x):
         diagonal = tf.linalg.diag_part(tf.reshape(function(copies), [size, size]))
     jacobian = tape.gradient(diagonal, copies)
     return np.linalg.slogdet(np.reshape(jacobian, [size, size]).astype("float64"))[1]
+
+
+def test_both_together_are_the_four_methods_of_tfp(case):
+    b, ndims = case.bijector, _event_ndims(case)
+    together = _maps(b, ndims)(case.x, case.z)
+    case.close(b.inverse(case.x), together["inverse"])
+    case.close(b.inverse_log_det_jacobian(case.x, ndims), together["inverse log-det"])
+    case.close(b.forward(case.z), together["forward"])
+    case.close(b.forward_log_det_jacobian(case.z, ndims), together["forward log-det"])
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+def test_answers_are_of_the_current_weights(case, compiled):
+    """Also where argument and answer are held, TFP's cache being neither asked nor filled."""
+    b, ndims = case.bijector, _event_ndims(case)
+    functions = [
+        b.inverse,
+        lambda x: b.inverse_log_det_jacobian(x, ndims),
+        b.forward,
+        lambda z: b.forward_log_det_jacobian(z, ndims),
+    ]
+    arguments = [case.x, case.x, case.z, case.z]
+
+    def answers():
+        return [f(argument) for f, argument in zip(functions, arguments, strict=True)]
+
+    def before_and_after():
+        before = answers()
+        for variable in b.trainable_variables:
+            variable.assign_add(0.01 * tf.ones_like(variable))
+        return before, answers(), [f(_fresh(a)) for f, a in zip(functions, arguments, strict=True)]
+
+    weights = [variable.numpy() for variable in b.trainable_variables]
+    before, after, fresh = (tf.function(before_and_after) if compiled else before_and_after)()
+    for variable, value in zip(b.trainable_variables, weights, strict=True):
+        variable.assign(value)
+    for new, expected in zip(after, fresh, strict=True):
+        case.close(new, expected)
+    moved = [np.any(np.abs(new - old) > 1e-6) for old, new in zip(before, after, strict=True)]
+    assert any(moved) == bool(weights)
+    cached = [key.subkey[0] for key in tfb.Bijector._cache.storage]
+    assert not any(isinstance(other, FlowBijector) or other is b for other in cached)
+
+
+def test_gradients_pass_through_samples_and_back(case):
+    """TFP's cache would hand back z for inverse(forward(z)), and cut the gradient."""
+    b = case.bijector
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(case.z)
+        x = b.forward(case.z)
+        tape.watch(x)
+        z = b.inverse(x)
+    assert tape.gradient(z, x) is not None
+    if b.trainable_variables:
+        assert all(g is not None for g in tape.gradient(z, b.trainable_variables))
+    # There and back again is the identity, whose gradient is one.
+    case.close(tape.gradient(z, case.z), tf.ones_like(case.z), factor=1000)
 
 
 def test_inverse_undoes_forward(case):

@@ -7,6 +7,7 @@ from tfnvp.bijectors.factor_out import FactorOut
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.bijectors.image_logit import ImageLogit
 from tfnvp.bijectors.invertible_conv import InvertibleConv1x1
+from tfnvp.bijectors.one_pass import forward_and_log_det, inverse_and_log_det
 from tfnvp.bijectors.squeeze import Squeeze
 from tfnvp.bijectors.standardization import Standardization
 
@@ -20,4 +21,6 @@ __all__ = [
     "InvertibleConv1x1",
     "Squeeze",
     "Standardization",
+    "forward_and_log_det",
+    "inverse_and_log_det",
 ]

@@ -1,11 +1,17 @@
 """The affine coupling layer of Real NVP."""
 
+from collections.abc import Callable
+
+import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfnvp.bijectors.flow_bijector import FlowBijector
-from tfnvp.graph.replicas import SharedFunction, no_constant
-from tfnvp.masks import ChannelHalves, Checkerboard
+from tfnvp.masks import Partition
 from tfnvp.shapes import over_event, sizes
+from tfnvp.types import TensorLike
+
+tfb = tfp.bijectors
 
 
 class AffineCoupling(FlowBijector):
@@ -46,11 +52,15 @@ class AffineCoupling(FlowBijector):
     """
 
     def __init__(
-        self, mask, conditioner, context=None, validate_args=False, name="affine_coupling"
-    ):
+        self,
+        mask: Partition,
+        conditioner: keras.Layer | Callable[..., tf.Tensor],
+        context: TensorLike | None = None,
+        validate_args: bool = False,
+        name: str = "affine_coupling",
+    ) -> None:
         context = None if context is None else tf.convert_to_tensor(context)
-        parameters = dict(locals())
-        if not isinstance(mask, (Checkerboard, ChannelHalves)):
+        if not isinstance(mask, Partition):
             raise TypeError(
                 f"mask must be a tfnvp.masks.Checkerboard or ChannelHalves, got mask={mask!r}"
             )
@@ -58,43 +68,63 @@ class AffineCoupling(FlowBijector):
             raise TypeError(
                 f"conditioner must be a Keras layer or a callable, got conditioner={conditioner!r}"
             )
-        with tf.name_scope(name) as name:
-            self._mask = mask
-            self._conditioner = conditioner
-            self._context = context
-            super().__init__(mask.event_ndims, parameters, validate_args=validate_args, name=name)
+        super().__init__(mask.event_ndims, dict(locals()))
 
-    @property
-    def mask(self):
-        """The partition: which part stays."""
-        return self._mask
+    def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        stays, changes, merge = self.mask.split(self._broadcast(x))
+        outputs = self.conditioner(*self._inputs(stays))
+        log_scale, shift = self._log_scale_and_shift(outputs, changes)
+        return merge(changes * tf.exp(log_scale) + shift), self._sum(log_scale)
 
-    @property
-    def conditioner(self):
-        """The network that maps what stays to log-scales and shifts."""
-        return self._conditioner
+    def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        stays, changes, merge = self.mask.split(self._broadcast(z))
+        outputs = self.conditioner(*self._inputs(stays))
+        log_scale, shift = self._log_scale_and_shift(outputs, changes)
+        return merge((changes - shift) * tf.exp(-log_scale)), -self._sum(log_scale)
 
-    @property
-    def context(self):
-        """What the conditioner sees beside what stays, or None."""
-        return self._context
+    def _inputs(self, stays: tf.Tensor) -> list[tf.Tensor]:
+        """Gives what the conditioner sees one batch dimension: what stays, and a context."""
+        batch, event = self._batch_and_event(stays)
+        inputs = [tf.reshape(stays, [-1, *event])]
+        if self.context is not None:
+            size = self.context.shape[-1]
+            inputs.append(tf.reshape(tf.broadcast_to(self.context, [*batch, size]), [-1, size]))
+        return inputs
 
-    def _inverse_and_log_det(self, x):
-        stays, changes, merge = self._split(self._broadcast(x))
-        changed, log_det = _inverse(
-            changes, self._condition(stays, changes), self._where(changes), self.mask.event_ndims
-        )
-        return merge(changed), log_det
+    def _log_scale_and_shift(
+        self, outputs: tf.Tensor, changes: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Takes the conditioner's output apart; both are zero where a pixel stays."""
+        outputs = tf.convert_to_tensor(outputs)
+        channels = changes.shape[-1]
+        if outputs.shape[-1] != 2 * channels:
+            raise ValueError(
+                f"conditioner must return log-scales and shifts, {2 * channels} values on "
+                f"its last axis, for {self.mask}; got shape {outputs.shape}"
+            )
+        batch, event = self._batch_and_event(changes)
+        outputs = tf.cast(tf.reshape(outputs, [*batch, *event[:-1], 2 * channels]), changes.dtype)
+        if self.validate_args:
+            outputs = tf.debugging.check_numerics(
+                outputs, f"{self.name}: log-scales or shifts from the conditioner are not finite"
+            )
+        # Slices take half of the time of `tf.split` for few channels.
+        log_scale, shift = outputs[..., :channels], outputs[..., channels:]
+        where = self.mask.changing(changes)
+        if where is None:
+            return log_scale, shift
+        where = over_event(where, changes, self.mask.event_ndims)
+        return where * log_scale, where * shift
 
-    def _forward_and_log_det(self, z):
-        stays, changes, merge = self._split(self._broadcast(z))
-        changed, log_det = _forward(
-            changes, self._condition(stays, changes), self._where(changes), self.mask.event_ndims
-        )
-        return merge(changed), log_det
+    def _batch_and_event(self, x: tf.Tensor) -> tuple[list, list]:
+        batch_ndims = x.shape.rank - self.mask.event_ndims
+        return sizes(x)[:batch_ndims], sizes(x)[batch_ndims:]
 
-    def _broadcast(self, x):
-        """Events of the batch shape that x and the context have together."""
+    def _sum(self, log_scale: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(log_scale, axis=list(range(-self.mask.event_ndims, 0)))
+
+    def _broadcast(self, x: tf.Tensor) -> tf.Tensor:
+        """Gives events the batch shape that x and the context have together."""
         if self.context is None:
             return x
         n = self.mask.event_ndims
@@ -102,90 +132,9 @@ class AffineCoupling(FlowBijector):
         static = tf.broadcast_static_shape(x.shape[:-n], self.context.shape[:-1]) + x.shape[-n:]
         return tf.ensure_shape(tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[-n:]], 0)), static)
 
-    def _split(self, x):
-        """What the conditioner sees, what is scaled and shifted, and how to join them again."""
-        if isinstance(self.mask, ChannelHalves):
-            stays, changes = self.mask.split(x)
-            return stays, changes, lambda changed: self.mask.merge(stays, changed)
-        # Log-scale and shift are zero where a checkerboard's pixels stay, so that the whole image
-        # can be scaled and shifted.
-        return x * over_event(self.mask.stays(x), x, 3), x, lambda changed: changed
 
-    def _condition(self, stays, changes):
-        """Log-scales and then shifts on the last axis, else of the shape of `changes`."""
-        batch_ndims = stays.shape.rank - self.mask.event_ndims
-        batch, event = sizes(stays)[:batch_ndims], sizes(stays)[batch_ndims:]
-        flat = batch_ndims == 1  # as conditioners take it
-        inputs = [stays if flat else tf.reshape(stays, [-1, *event])]
-        if self.context is not None:
-            size = self.context.shape[-1]
-            context = tf.broadcast_to(self.context, [*batch, size])
-            inputs.append(context if flat else tf.reshape(context, [-1, size]))
-        outputs = tf.convert_to_tensor(self.conditioner(*inputs))
-        if outputs.shape[-1] != 2 * changes.shape[-1]:
-            raise ValueError(
-                f"conditioner must return log-scales and shifts, {2 * changes.shape[-1]} values on "
-                f"its last axis, for {self.mask}; got shape {outputs.shape}"
-            )
-        if not flat:
-            outputs = tf.reshape(outputs, [*batch, *event[:-1], outputs.shape[-1]])
-        outputs = tf.cast(outputs, changes.dtype)
-        if self.validate_args:
-            outputs = tf.debugging.check_numerics(
-                outputs, f"{self.name}: log-scales or shifts from the conditioner are not finite"
-            )
-        return outputs
-
-    def _where(self, changes):
-        """Ones where pixels of an event change, [H, W, C], zeros elsewhere; None: everywhere."""
-        if isinstance(self.mask, ChannelHalves):
-            return None
-        return no_constant(over_event(1 - self.mask.stays(changes), changes, 3))
-
-
-@SharedFunction
-def _inverse(changes, outputs, where, event_ndims):
-    """What is scaled and shifted, and the log-det."""
-    event = list(range(-event_ndims, 0))
-
-    @tf.custom_gradient
-    def scaled_and_shifted(changes, outputs):
-        log_scale, shift = _parts(outputs, where)
-        scale = tf.exp(log_scale)
-        scaled = changes * scale
-
-        # In half of the operations that autodiff makes of it.
-        def gradient(upstream, to_log_det):
-            to_log_scale = upstream * scaled + tf.reshape(
-                to_log_det, tf.concat([tf.shape(to_log_det), [1] * event_ndims], axis=0)
-            )
-            parts = [to_log_scale, upstream]
-            parts = parts if where is None else [where * part for part in parts]
-            return upstream * scale, tf.concat(parts, axis=-1)
-
-        return (scaled + shift, tf.reduce_sum(log_scale, axis=event)), gradient
-
-    return scaled_and_shifted(changes, outputs)
-
-
-@SharedFunction
-def _forward(changes, outputs, where, event_ndims):
-    """The reverse, and its log-det."""
-    log_scale, shift = _parts(outputs, where)
-    log_det = -tf.reduce_sum(log_scale, axis=list(range(-event_ndims, 0)))
-    return (changes - shift) * tf.exp(-log_scale), log_det
-
-
-def _parts(outputs, where):
-    """Log-scales and shifts, zero where nothing changes."""
-    # `tf.split` takes twice as long for few channels.
-    size = outputs.shape[-1] // 2
-    parts = outputs[..., :size], outputs[..., size:]
-    return parts if where is None else [part * where for part in parts]
-
-
-def with_context(bijector, context):
-    """The same map with a context for every coupling in it; its layers are shared, not copied.
+def with_context(bijector: tfb.Bijector, context: tf.Tensor | None) -> tfb.Bijector:
+    """Gives every coupling in a bijector a context; the layers are shared, not copied.
 
     Args:
         bijector: an `AffineCoupling`, or a bijector of others, such as `FactorOut` and `tfb.Chain`.
@@ -196,7 +145,7 @@ def with_context(bijector, context):
     """
     if isinstance(bijector, AffineCoupling):
         return bijector.copy(context=context)
-    # As TFP and tfnvp name the constructor's argument.
+    # TFP and tfnvp give these names to the constructor's argument.
     inner = {
         name: tf.nest.map_structure(lambda b: with_context(b, context), bijector.parameters[name])
         for name in ("bijector", "bijectors")

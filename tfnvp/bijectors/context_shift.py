@@ -1,8 +1,10 @@
 """A shift that depends on a context alone: the mean of a conditional base distribution."""
 
+import keras
 import tensorflow as tf
 
 from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.types import TensorLike
 
 
 class ContextShift(FlowBijector):
@@ -18,7 +20,7 @@ class ContextShift(FlowBijector):
         context: a float tensor [..., K]: the map is a batch of maps of batch shape `...`, which
             broadcasts with that of the events.
         event_ndims: the rank of the events.
-        validate_args: nothing to check here; as TFP has it.
+        validate_args: for TFP; there is nothing to check.
         name: of the bijector.
 
     Example:
@@ -29,45 +31,26 @@ class ContextShift(FlowBijector):
         [[4.0, 4.0], [4.0, 4.0], [4.0, 4.0]]
     """
 
-    def __init__(self, layer, context, event_ndims, validate_args=False, name="context_shift"):
+    def __init__(
+        self,
+        layer: keras.Layer,
+        context: TensorLike,
+        event_ndims: int,
+        validate_args: bool = False,
+        name: str = "context_shift",
+    ) -> None:
         context = tf.convert_to_tensor(context)
-        parameters = dict(locals())
-        with tf.name_scope(name) as name:
-            self._layer = layer
-            self._context = context
-            self._event_ndims = event_ndims
-            super().__init__(
-                event_ndims,
-                parameters,
-                validate_args=validate_args,
-                is_constant_jacobian=True,
-                name=name,
-            )
+        super().__init__(event_ndims, dict(locals()), is_constant_jacobian=True)
 
-    @property
-    def layer(self):
-        """The Keras layer that makes a shift of a context."""
-        return self._layer
-
-    @property
-    def context(self):
-        """What the shift depends on."""
-        return self._context
-
-    @property
-    def event_ndims(self):
-        """The rank of the events."""
-        return self._event_ndims
-
-    def _forward_and_log_det(self, z):
+    def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return z + self._shift(z.dtype), tf.zeros([], z.dtype)
 
-    def _inverse_and_log_det(self, x):
+    def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return x - self._shift(x.dtype), tf.zeros([], x.dtype)
 
-    def _shift(self, dtype):
-        # Layers take batches: here of one, for a context may be alone.
-        shift = tf.convert_to_tensor(self._layer(self._context[tf.newaxis])[0])
-        for _ in range(self._event_ndims - 1):
+    def _shift(self, dtype: tf.DType) -> tf.Tensor:
+        # Layers take batches, and a context may be alone: it becomes a batch of one.
+        shift = tf.convert_to_tensor(self.layer(self.context[tf.newaxis])[0])
+        for _ in range(self.event_ndims - 1):
             shift = shift[..., tf.newaxis, :]
         return tf.cast(shift, dtype)

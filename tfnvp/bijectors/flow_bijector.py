@@ -1,8 +1,12 @@
-"""The base of every bijector here: one pass a direction, and the tie between TFP and Keras."""
+"""The base of every bijector here: one pass a direction, with parameters in Keras layers."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from tfnvp.types import TensorLike
 
 tfb = tfp.bijectors
 
@@ -15,8 +19,12 @@ class FlowBijector(tfb.Bijector):
         def _forward_and_log_det(self, z): ...    # latents -> data, log |det dx/dz|
         def _inverse_and_log_det(self, x): ...    # data -> latents, log |det dz/dx|
 
-    The log-det is left in TFP's bijector cache, where `log_prob` and
-    `experimental_sample_and_log_prob` look for it, so that a network runs once in each of them.
+    The log-det is summed over the event, and broadcasts with the batch: a scalar will do where it
+    is the same for every row. TFP's four methods (`forward`, `inverse` and their log-dets) follow
+    from these two. Each of them runs the network anew, with the weights of that moment and
+    connected to its argument: TFP's bijector cache is neither asked nor filled, nor is that of a
+    `tfb.Chain` or any other bijector that holds this one. `tfnvp.FlowDistribution` asks for value
+    and log-det together, and so runs each network once.
 
     Keras layers held as attributes are tied to TFP as soon as they are built: their variables show
     up in `trainable_variables` and `variables` of the bijector and of every distribution over it.
@@ -25,96 +33,111 @@ class FlowBijector(tfb.Bijector):
 
     Args:
         event_ndims: the rank of the events, the same on both sides.
-        parameters: the constructor's arguments, `dict(locals())`, for `copy`.
-        validate_args: whether to check the values at run time.
-        name: of the bijector and the scope of its operations.
+        parameters: the constructor's arguments, `dict(locals())`: each becomes an attribute, and
+            `validate_args` and `name` among them are those of `tfb.Bijector`.
         **kwargs: further arguments of `tfb.Bijector`.
     """
 
-    def __init__(self, event_ndims, parameters, validate_args=False, name=None, **kwargs):
+    def __init__(self, event_ndims: int, parameters: dict[str, Any], **kwargs: Any) -> None:
+        parameters = {k: v for k, v in parameters.items() if k not in ("self", "__class__")}
+        of_tfp = {k: parameters[k] for k in ("validate_args", "name") if k in parameters}
+        for name in parameters.keys() - of_tfp.keys():
+            setattr(self, name, parameters[name])
         super().__init__(
             forward_min_event_ndims=event_ndims,
             inverse_min_event_ndims=event_ndims,
             parameters=parameters,
-            validate_args=validate_args,
-            name=name,
-            **kwargs,
+            **{**of_tfp, **kwargs},
         )
         tie_keras_layers(self)
 
-    def _forward_and_log_det(self, z):
+    def forward_and_log_det(self, z: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
+        """Maps latents to data.
+
+        Args:
+            z: [..., *event], of which the last `forward_min_event_ndims` axes are an event.
+
+        Returns:
+            x [..., *event] and log |det dx/dz|, a tensor that broadcasts to [...].
+        """
+        with tf.name_scope(self.name):
+            result = self._forward_and_log_det(tf.convert_to_tensor(z, dtype_hint=self.dtype))
+        tie_keras_layers(self)
+        return result
+
+    def inverse_and_log_det(self, x: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
+        """Maps data to latents.
+
+        Args:
+            x: [..., *event], of which the last `inverse_min_event_ndims` axes are an event.
+
+        Returns:
+            z [..., *event] and log |det dz/dx|, a tensor that broadcasts to [...].
+        """
+        with tf.name_scope(self.name):
+            result = self._inverse_and_log_det(tf.convert_to_tensor(x, dtype_hint=self.dtype))
+        tie_keras_layers(self)
+        return result
+
+    def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must define _forward_and_log_det")
 
-    def _inverse_and_log_det(self, x):
+    def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must define _inverse_and_log_det")
 
-    def _forward(self, z):
-        x, log_det = self._forward_and_log_det(z)
-        tie_keras_layers(self)
-        self._cache.forward_attributes(z)["ildj"] = -log_det
-        return x
+    def check_forward_log_det(self) -> None:
+        """Raises a ValueError where the log-det of `forward` would not be that of `inverse`.
 
-    def _inverse(self, x):
-        z, log_det = self._inverse_and_log_det(x)
-        tie_keras_layers(self)
-        self._cache.inverse_attributes(x)["ildj"] = log_det
-        return z
+        A plain `tfd.TransformedDistribution` takes one for the other.
+        """
 
-    # TFP asks for a log-det through these two. Running the map first, and holding its value, makes
-    # the cached log-det the one of the current weights: the cache forgets a value that nobody
-    # holds, but keeps the log-det for as long as the argument lives.
-    def _call_forward_log_det_jacobian(self, x, *args, **kwargs):
-        x = tf.convert_to_tensor(x, dtype_hint=self.dtype)
-        value = self.forward(x)
-        log_det = super()._call_forward_log_det_jacobian(x, *args, **kwargs)
-        del value
-        return log_det
+    # TFP calls these four, which follow from the two above.
 
-    def _call_inverse_log_det_jacobian(self, y, *args, **kwargs):
-        y = tf.convert_to_tensor(y, dtype_hint=self.dtype)
-        value = self.inverse(y)
-        log_det = super()._call_inverse_log_det_jacobian(y, *args, **kwargs)
-        del value
-        return log_det
+    def _forward(self, z: tf.Tensor) -> tf.Tensor:
+        return self.forward_and_log_det(z)[0]
 
-    def _forward_log_det_jacobian(self, z):
-        return self._forward_and_log_det(z)[1]
+    def _inverse(self, x: tf.Tensor) -> tf.Tensor:
+        return self.inverse_and_log_det(x)[0]
 
-    def _inverse_log_det_jacobian(self, x):
-        return self._inverse_and_log_det(x)[1]
+    def _forward_log_det_jacobian(self, z: tf.Tensor) -> tf.Tensor:
+        self.check_forward_log_det()
+        return self.forward_and_log_det(z)[1]
+
+    def _inverse_log_det_jacobian(self, x: tf.Tensor) -> tf.Tensor:
+        return self.inverse_and_log_det(x)[1]
 
     @classmethod
-    def _parameter_properties(cls, dtype):
+    def _parameter_properties(cls, dtype: tf.DType) -> dict[str, Any]:
         # Parameters live in Keras layers, which have no batch shape.
         return {}
 
 
-def keras_layers(module):
-    """The Keras layers that a TFP object and all within it hold, each once, in a stable order.
+def keras_layers(module: tf.Module) -> list[keras.Layer]:
+    """Lists the Keras layers that a TFP object and all within it hold, in a stable order.
 
     Args:
         module: a bijector or distribution (`tf.Module`).
 
     Returns:
-        A list of the outermost `keras.Layer` found as attributes, or inside lists, tuples and
-        dictionaries that are attributes.
+        The outermost layers found as attributes, or inside lists, tuples and dictionaries that are
+        attributes; each once.
     """
-    found = []
+    found = {}
     for owner in (module, *module.submodules):
-        found += [layer for layer in _held_layers(owner) if not any(layer is f for f in found)]
-    return found
+        found |= {id(layer): layer for layer in held_layers(owner)}
+    return list(found.values())
 
 
-def tie_keras_layers(module):
+def tie_keras_layers(module: tf.Module) -> None:
     """Makes the variables of the Keras layers that `module` holds visible to `tf.Module`.
 
-    Done by `FlowBijector` for itself and by `FlowModel` for bijectors of other makes. Layers not
+    `FlowBijector` does it for itself, and `FlowModel` for bijectors of other makes. Layers not
     built yet have no variables: tie again once they are.
 
     Args:
         module: a bijector or distribution; what it contains is not visited.
     """
-    variables = [v for layer in _held_layers(module) for v in layer.variables]
+    variables = [v for layer in held_layers(module) for v in layer.variables]
     if len(variables) == len(getattr(module, "_keras_variables", ())):
         return
     values = [variable.value for variable in variables]
@@ -123,8 +146,9 @@ def tie_keras_layers(module):
         module._keras_variables = values
 
 
-def _held_layers(module):
-    # Besides the constructor's arguments, TensorFlow's own books (_self_...) name the layers again.
+def held_layers(module: tf.Module) -> list[keras.Layer]:
+    """Lists the Keras layers that are attributes of a TFP object itself."""
+    # The constructor's arguments name the layers again, and so do TensorFlow's own books (_self_).
     values = [
         value
         for name, value in sorted(vars(module).items())

@@ -33,20 +33,14 @@ class ImageLogit(FlowBijector):
         0.0
     """
 
-    def __init__(self, alpha=0.05, validate_args=False, name="image_logit"):
-        parameters = dict(locals())
+    def __init__(
+        self, alpha: float = 0.05, validate_args: bool = False, name: str = "image_logit"
+    ) -> None:
         if not 0 <= alpha < 0.5:
             raise ValueError(f"alpha must be in [0, 0.5), got alpha={alpha!r}")
-        with tf.name_scope(name) as name:
-            self._alpha = float(alpha)
-            super().__init__(0, parameters, validate_args=validate_args, name=name)
+        super().__init__(0, dict(locals()))
 
-    @property
-    def alpha(self):
-        """How far intensities are drawn away from 0 and 1."""
-        return self._alpha
-
-    def _inverse_and_log_det(self, x):
+    def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         p = self.alpha + (1 - 2 * self.alpha) * x
         if self.validate_args:
             message = f"{self.name}: data must lie within {self._range()}"
@@ -58,11 +52,11 @@ class ImageLogit(FlowBijector):
         log_p, log_q = tf.math.log(p), tf.math.log1p(-p)
         return log_p - log_q, math.log1p(-2 * self.alpha) - log_p - log_q
 
-    def _forward_and_log_det(self, y):
+    def _forward_and_log_det(self, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         x = (tf.sigmoid(y) - self.alpha) / (1 - 2 * self.alpha)
         log_det = -tf.math.softplus(y) - tf.math.softplus(-y) - math.log1p(-2 * self.alpha)
         return x, log_det
 
-    def _range(self):
+    def _range(self) -> str:
         margin = self.alpha / (1 - 2 * self.alpha)
         return f"({-margin:g}, {1 + margin:g})"

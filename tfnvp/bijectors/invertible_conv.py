@@ -19,7 +19,7 @@ class InvertibleConv1x1(FlowBijector):
 
     Args:
         matrix: the `tfnvp.layers.InvertibleMatrix` that holds W; None makes one.
-        validate_args: nothing to check here; as TFP has it.
+        validate_args: for TFP; there is nothing to check.
         name: of the bijector.
 
     Example:
@@ -29,24 +29,21 @@ class InvertibleConv1x1(FlowBijector):
         [2, 4, 4, 3]
     """
 
-    def __init__(self, matrix=None, validate_args=False, name="invertible_conv_1x1"):
-        # Before `parameters` is taken: a copy shares the weights.
+    def __init__(
+        self,
+        matrix: InvertibleMatrix | None = None,
+        validate_args: bool = False,
+        name: str = "invertible_conv_1x1",
+    ) -> None:
+        # The layer is created before arguments are captured, so that `copy()` reuses it.
         matrix = InvertibleMatrix() if matrix is None else matrix
-        parameters = dict(locals())
-        with tf.name_scope(name) as name:
-            self._matrix = matrix
-            super().__init__(3, parameters, validate_args=validate_args, name=name)
+        super().__init__(3, dict(locals()))
 
-    @property
-    def matrix(self):
-        """The Keras layer that holds W."""
-        return self._matrix
-
-    def _inverse_and_log_det(self, x):
+    def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         lower, upper, log_det = self._factors(x)
         return _times(x, tf.linalg.matmul(lower, upper)), log_det
 
-    def _forward_and_log_det(self, z):
+    def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         lower, upper, log_det = self._factors(z)
         identity = tf.eye(z.shape[-1], dtype=z.dtype)
         inverse = tf.linalg.triangular_solve(
@@ -54,12 +51,12 @@ class InvertibleConv1x1(FlowBijector):
         )
         return _times(z, inverse), -log_det
 
-    def _factors(self, x):
-        """L, U and the log-det of all pixels."""
+    def _factors(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Gives L, U and the log-det of all pixels."""
         lower, upper, log_det = (tf.cast(value, x.dtype) for value in self.matrix(x))
         return lower, upper, log_det * tf.cast(tf.reduce_prod(tf.shape(x)[-3:-1]), x.dtype)
 
 
-def _times(x, matrix):
-    # One product of two matrices: TensorFlow's product of batches would copy W for each.
+def _times(x: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    # We multiply two matrices, since TensorFlow's product of batches would copy W for each.
     return tf.reshape(tf.linalg.matmul(tf.reshape(x, [-1, x.shape[-1]]), matrix), tf.shape(x))

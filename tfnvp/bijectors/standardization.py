@@ -17,7 +17,7 @@ class Standardization(FlowBijector):
 
     Args:
         standardizer: the `tfnvp.layers.Standardizer` that holds m and s; None makes one.
-        validate_args: nothing to check here; as TFP has it.
+        validate_args: for TFP; there is nothing to check.
         name: of the bijector.
 
     Example:
@@ -28,23 +28,20 @@ class Standardization(FlowBijector):
         [1.0, -1.0]
     """
 
-    def __init__(self, standardizer=None, validate_args=False, name="standardization"):
-        # Before `parameters` is taken: a copy shares the statistics.
+    def __init__(
+        self,
+        standardizer: Standardizer | None = None,
+        validate_args: bool = False,
+        name: str = "standardization",
+    ) -> None:
+        # The layer is created before arguments are captured, so that `copy()` reuses it.
         standardizer = Standardizer() if standardizer is None else standardizer
-        parameters = dict(locals())
-        with tf.name_scope(name) as name:
-            self._standardizer = standardizer
-            super().__init__(1, parameters, validate_args=validate_args, name=name)
+        super().__init__(1, dict(locals()))
 
-    @property
-    def standardizer(self):
-        """The Keras layer that holds the statistics."""
-        return self._standardizer
-
-    def _inverse_and_log_det(self, x):
+    def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         mean, scale = (tf.cast(value, x.dtype) for value in self.standardizer(x))
         return (x - mean) / scale, -tf.reduce_sum(tf.math.log(scale))
 
-    def _forward_and_log_det(self, z):
+    def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         mean, scale = (tf.cast(value, z.dtype) for value in self.standardizer(z))
         return z * scale + mean, tf.reduce_sum(tf.math.log(scale))
