@@ -81,20 +81,12 @@ def test_goes_on_where_it_was_saved(ours, tmp_path, tiny_model):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
-@pytest.fixture
-def large(monkeypatch):
-    """Makes variables of over 12 elements large, such that have slots of their own."""
-    monkeypatch.setattr(tfnvp.optimizers._Layers, "SMALL", 12)
-
-
-def test_adam_is_one_operation_a_large_variable(large, count_operations):
+def test_adam_is_one_operation_a_variable(count_operations):
     optimizer, weights = tfnvp.optimizers.Adam(0.1), variables("float32")
     optimizer.build(weights)
     counts = count_operations(optimizer.apply, [tf.ones(shape) for shape in SHAPES])
-    assert counts["ResourceApplyAdam"] == 3
+    assert counts["ResourceApplyAdam"] == len(SHAPES)
     assert counts["Pow"] == 2
-    # The slots of two small ones are together.
-    assert len(optimizer.slots) == 2 * (3 + 1)
 
 
 def step(optimizer, gradients, named, option):
@@ -107,7 +99,7 @@ def step(optimizer, gradients, named, option):
 # As Keras does.
 @pytest.mark.filterwarnings("ignore:(Gradients do not exist|no gradients for)")
 @pytest.mark.parametrize("option", ["eager", "a gradient missing", "no variables named"])
-def test_adam_takes_the_steps_of_keras_with(option, large):
+def test_adam_takes_the_steps_of_keras_with(option):
     after = []
     for kind in (tfnvp.optimizers.Adam, keras.optimizers.Adam):
         optimizer, weights = kind(0.1, global_clipnorm=1.0), variables("float32")
@@ -132,7 +124,7 @@ def test_adam_refuses_variables_that_it_was_not_built_for():
             optimizer.apply([tf.ones(unknown.shape)], [unknown])
 
 
-def test_adam_saves_what_keras_does(large):
+def test_adam_saves_what_keras_does():
     """Its state goes into Keras' own, and back."""
     ours, fresh, theirs = (
         kind(0.1) for kind in (tfnvp.optimizers.Adam, tfnvp.optimizers.Adam, keras.optimizers.Adam)
@@ -155,19 +147,5 @@ def test_adam_saves_what_keras_does(large):
             np.testing.assert_array_equal(again[key], array)
         for value, other in zip(steps(optimizer, weights, 2, seed=2), expected, strict=True):
             np.testing.assert_allclose(value, other, rtol=1e-5, atol=1e-5)
-    with pytest.warns(UserWarning, match="it has 12 arrays, the saved one 11"):
+    with pytest.warns(UserWarning, match="has 12 variables whereas the saved optimizer has 11"):
         fresh.load_own_variables({key: state[key] for key in list(state)[1:]})
-
-
-def test_layers_that_are_alike_are_updated_by_one_function():
-    layers = [keras.layers.Dense(3, name=f"dense{i}") for i in range(3)]
-    for layer in layers:
-        layer.build((None, 2))
-    weights = [variable for layer in layers for variable in layer.trainable_variables]
-    optimizer = tfnvp.optimizers.Adam(0.1, global_clipnorm=1.0)
-    optimizer.build(weights)
-    apply = tf.function(lambda gradients: optimizer.apply(gradients, weights))
-    graph = apply.get_concrete_function([tf.ones(w.shape) for w in weights]).graph
-    calls = [op.get_attr("f").name for op in graph.get_operations() if "Partitioned" in op.type]
-    assert len(calls) == 6 and len(set(calls)) == 2
-    assert not [op for op in graph.get_operations() if op.type == "ResourceApplyAdam"]

@@ -5,10 +5,11 @@ import math
 import tensorflow as tf
 
 from tfnvp.graph import replicas
+from tfnvp.types import TensorLike
 
 
-def bits_per_dim(log_prob, event_size, levels=1):
-    """Log-densities in nats as bits per dimension.
+def bits_per_dim(log_prob: TensorLike, event_size: int | tf.Tensor, levels: int = 1) -> TensorLike:
+    """Converts log-densities in nats to bits per dimension.
 
         bits/dim = -log_prob / (event_size log 2) + log2(levels).
 
@@ -25,14 +26,15 @@ def bits_per_dim(log_prob, event_size, levels=1):
         A tensor or array of log_prob's shape and dtype.
 
     Example:
-        >>> bits_per_dim(0.0, event_size=3072, levels=256)
+        >>> import tfnvp
+        >>> tfnvp.metrics.bits_per_dim(0.0, event_size=3072, levels=256)
         8.0
     """
     return -log_prob / (event_size * math.log(2)) + math.log2(levels)
 
 
-def global_mean(values):
-    """This replica's part of the mean of `values` [B] over the rows of all replicas.
+def global_mean(values: tf.Tensor) -> tf.Tensor:
+    """Gives this replica's part of the mean of `values` [B] over the rows of all replicas.
 
     The parts of all replicas add up to the mean, also where batches are uneven or a replica has no
     rows; without a strategy the part is the mean.

@@ -1,24 +1,35 @@
-"""Shapes of which some sizes are known only at run time, and what is slow along few channels."""
+"""Shapes with sizes that are known only at run time, and a way around work along few channels."""
 
 import tensorflow as tf
 
 
-def sizes(x):
-    """x's shape as a list: a Python int where the size is known, else a scalar int32 tensor."""
+def sizes(x: tf.Tensor) -> list[int | tf.Tensor]:
+    """Lists x's sizes: a Python int where the size is known, else a scalar int32 tensor."""
     if x.shape.is_fully_defined():
         return x.shape.as_list()
     dynamic = tf.shape(x)
     return [dynamic[i] if size is None else size for i, size in enumerate(x.shape)]
 
 
-def over_event(values, x, event_ndims=None):
-    """[C], or [H, W, 1], as an event [H, W, C] of x [..., H, W, C].
+def over_event(values: tf.Tensor, x: tf.Tensor, event_ndims: int | None = None) -> tf.Tensor:
+    """Spreads [C], or [H, W, 1], over an event [H, W, C] of x [..., H, W, C].
 
     TensorFlow adds and multiplies by whole events several times as fast as by few channels.
 
     Args:
-        values: what broadcasts to an event.
+        values: a tensor that broadcasts to an event.
         x: a tensor.
-        event_ndims: how many of its last axes are an event's; None for all but the first.
+        event_ndims: the number of last axes that are an event's; None for all but the first.
     """
     return tf.broadcast_to(values, sizes(x)[1 if event_ndims is None else -event_ndims :])
+
+
+def at_least_one_row(x: tf.Tensor | None) -> tf.Tensor | None:
+    """Gives the rows of x, or one of zeros in place of none; scalars and None as they are.
+
+    TensorFlow's oneDNN convolution, of no rows, has the wrong channels.
+    """
+    if x is None or x.shape.rank == 0:
+        return x
+    missing = 1 - tf.minimum(tf.shape(x)[0], 1)
+    return tf.pad(x, [[0, missing], *[[0, 0]] * (x.shape.rank - 1)])

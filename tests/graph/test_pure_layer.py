@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfnvp.graph import pure_layer
+import tfnvp
+from tfnvp.graph.pure_layer import Traces
 from tfnvp.layers import ResidualNetwork
 
 X = np.random.default_rng(0).normal(size=(5, 4, 4, 3)).astype("float32")
@@ -59,31 +60,59 @@ def test_a_graph_does_as_eager_code(training, remat, randomize):
 
 
 def test_layers_that_are_configured_alike_share_one_trace(randomize):
-    first, second = make(randomize), make(randomize, seed=1)
+    traces = Traces()
+    first, second = (make(randomize, seed=seed, traces=traces) for seed in (0, 1))
     gradients(first, training=True)
-    shared_function = pure_layer._shared_function(first, training=True)
-    function = shared_function._for(None)
-    traces = function.experimental_get_tracing_count()
+    (function,) = traces.functions.values()
+    count = function.experimental_get_tracing_count()
     shared = gradients(second, training=True)
-    assert pure_layer._shared_function(second, training=True) is shared_function
-    assert function.experimental_get_tracing_count() == traces
+    assert list(traces.functions.values()) == [function]
+    assert function.experimental_get_tracing_count() == count
     # With its own weights all the same, for none is in the function itself.
     assert not np.allclose(shared[0], gradients(make(randomize), training=True)[0], atol=0.1)
     weights = [tf.convert_to_tensor(v) for v in first.variables]
-    with pure_layer._running(first):
-        traced = function.get_concrete_function(None, {"x": tf.constant(X)}, weights)
+    traced = function.get_concrete_function(None, {"x": tf.constant(X)}, weights)
     assert traced.captured_inputs == []
+
+
+def test_layers_that_share_nothing_have_traces_of_their_own(randomize):
+    first, second = make(randomize), make(randomize)
+    assert first._function(True) is not second._function(True)
+
+
+def test_a_model_owns_the_traces_of_its_layers():
+    """They live as long as it does, and no longer."""
+    sizes = {"num_scales": 1, "filters": 4, "residual_blocks": 1}
+    models = [tfnvp.ImageRealNVP((4, 4, 1), **sizes) for _ in range(2)]
+    networks = [
+        [layer for layer in model._flow_layers if isinstance(layer, ResidualNetwork)]
+        for model in models
+    ]
+    traces = [{id(network._traces) for network in of_model} for of_model in networks]
+    assert len(traces[0]) == len(traces[1]) == 1 and traces[0] != traces[1]
+    alive = weakref.ref(networks[0][0]._traces)
+    models[0].log_prob(np.zeros((2, 4, 4, 1), "float32"))
+    assert alive().functions
+    del models[0], networks[0]
+    keras.backend.clear_session()
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize(
     "other", [{"blocks": 2}, {"remat": True}, {"checkerboard_parity": 0}, {"dtype": "float64"}]
 )
 def test_layers_that_are_configured_otherwise_do_not(other):
-    layer = ResidualNetwork(3, 4, 1)
+    traces = Traces()
+    layer = ResidualNetwork(3, 4, 1, traces=traces)
     options = {"channels": 3, "filters": 4, "blocks": 1} | other
-    function = pure_layer._shared_function
-    assert function(layer, True) is not function(ResidualNetwork(**options), True)
-    assert function(layer, True) is not function(layer, False)
+    same, different = (
+        ResidualNetwork(3, 4, 1, traces=traces),
+        ResidualNetwork(**options, traces=traces),
+    )
+    assert layer._function(True) is same._function(True)
+    assert layer._function(True) is not different._function(True)
+    assert layer._function(True) is not layer._function(False)
 
 
 def test_a_function_does_not_keep_its_layer(randomize):

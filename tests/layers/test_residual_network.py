@@ -33,7 +33,8 @@ def _reference(layer, x):
         x = np.concatenate([2 * x, -2 * x, board], -1)
     h = layer.input_conv(np.maximum(x, 0))
     total = layer.skips[0](h)
-    for (norm1, conv1, norm2, conv2), skip in zip(layer.block_layers, layer.skips[1:], strict=True):
+    blocks = [layer.block_layers[i : i + 4] for i in range(0, len(layer.block_layers), 4)]
+    for (norm1, conv1, norm2, conv2), skip in zip(blocks, layer.skips[1:], strict=True):
         h += conv2(relu_norm(norm2, conv1(relu_norm(norm1, h))))
         total += skip(h)
     outputs = layer.output_conv(relu_norm(layer.output_norm, total)).numpy()
@@ -81,9 +82,16 @@ def test_regularization_is_of_the_scales(randomize):
     layer = ResidualNetwork(1, 4, 1, scale_l2=0.25)
     layer.build(IMAGES.shape)
     randomize(layer)
-    scales = [layer.input_conv, layer.block_layers[0][3], *layer.skips, layer.output_conv]
+    scales = [layer.input_conv, layer.block_layers[3], *layer.skips, layer.output_conv]
     expected = sum(np.sum(np.square(part.scale)) for part in (*scales, layer.log_scale))
     np.testing.assert_allclose(sum(layer.losses), 0.25 * expected, rtol=1e-6)
+
+
+def test_the_last_convolution_alone_has_a_bias():
+    """Batch normalization, which follows all others, would take it away."""
+    layer = ResidualNetwork(3, 4, 2)
+    layer.build(IMAGES.shape)
+    assert [v.path for v in layer.weights if v.name == "bias"] == [layer.output_conv.bias.path]
 
 
 def test_bad_arguments_are_named():
@@ -101,7 +109,7 @@ def test_no_sum_alone_follows_a_convolution_and_its_bias():
     layer.build(IMAGES.shape)
     graph = tf.function(layer.compute).get_concrete_function(tf.constant(IMAGES, tf.float32)).graph
     biased = [op for op in graph.get_operations() if op.type == "BiasAdd"]
-    assert len(biased) == 3
+    assert len(biased) == 1
     for op in biased:
         if op.inputs[0].op.type == "Conv2D":
             (first, *more) = op.outputs[0].consumers()

@@ -209,7 +209,7 @@ def test_samples_are_about_the_labels_mean(case):
     cold = model.sample(4, temperature=0.0)
     np.testing.assert_allclose(cold, decoded(unlabelled), rtol=1e-9)
     # Of the noise that the unlabelled base, too, has for this seed.
-    noise = model._unconditioned.distribution.sample(4, seed=tf.constant([0, 1]))
+    noise = model.flow.distribution.sample(4, seed=tf.constant([0, 1]))
     half = model.sample(4, labels=Y, temperature=0.5, seed=1)
     np.testing.assert_allclose(half, decoded(mean + 0.5 * noise, Y), rtol=1e-9)
     if x.ndim == 4:

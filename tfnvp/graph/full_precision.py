@@ -2,6 +2,9 @@
 
 import contextlib
 import threading
+from collections.abc import Iterator
+
+import keras
 
 from tfnvp.graph.internals import with_inner_layers
 
@@ -9,7 +12,7 @@ _lock = threading.RLock()
 
 
 @contextlib.contextmanager
-def full_precision(layers):
+def full_precision(layers: list[keras.Layer]) -> Iterator[None]:
     """Within this context the layers compute in the dtype of their variables.
 
     A chain of couplings multiplies the errors of bfloat16 conditioners, forward and inverse do not

@@ -1,8 +1,28 @@
-"""All that tfnvp uses of Keras beyond its public interface: what to look at when Keras changes."""
+"""Every private name of TensorFlow, TFP and Keras that tfnvp uses: where to look when they change.
 
+Each part names the version that it was written for and where its names are defined.
+`tests/graph/test_internals.py` has a canary for each, which fails on the day on which the name is
+gone or the workaround is no longer needed.
+"""
+
+import abc
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
+from keras.src.backend.common import global_state
+from tensorflow.python.eager import context as eager
+from tensorflow_probability.python.internal import cache_util
 
 from tfnvp.graph import replicas
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+# Keras 3.15.
 
 
 class MultiWorkerFit:
@@ -10,50 +30,224 @@ class MultiWorkerFit:
 
     Keras 3.15 breaks them in two places, both in
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/trainer.py
-    `tests/train/test_multi_worker.py` fails on the day that Keras mends them: this can go then.
+    `tests/training/test_multi_worker.py` fails on the day that Keras mends them: this can go then.
     """
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         # Keras would call the model on a batch of the data, which is then missing from the first
         # epoch, in a way that fails where it lies on several workers. A flow builds itself.
         with self.distribute_strategy.scope():
             self.build()
 
-    def for_keras(self, metrics):
-        """What a step returns: metrics, a dictionary of scalars, as Keras can reduce them."""
+    def for_keras(self, metrics: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Gives a step's metrics, scalars, the shape in which Keras can reduce them."""
         # Keras takes the mean of each over an axis, which scalars do not have.
         if not isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return metrics
         return {name: tf.reshape(value, [1]) for name, value in metrics.items()}
 
 
-class SummedGradients:
-    """Mixed into a Keras optimizer: gradients are summed over replicas, and then clipped.
+class ReplicaOptimizer:
+    """Mixed into a Keras optimizer whose `apply` is given gradients that are summed over replicas.
 
-    Keras clips the gradients of each replica, and then sums them.
+    In a function that replicas share each updates variables of its own, where Keras would leave the
+    replica and have the strategy update all of them:
+    https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/optimizer.py
     """
 
-    def apply(self, grads, trainable_variables=None):
-        """As Keras has it: takes a step."""
-        given = [tf.convert_to_tensor(gradient) for gradient in grads if gradient is not None]
-        sums = iter(replicas.sum_over(given))
-        grads = [None if gradient is None else next(sums) for gradient in grads]
-        super().apply(grads, trainable_variables)
+    @property
+    def can_share_steps(self) -> bool:
+        """Whether a step assigns Keras variables alone, outside of branches and strategies."""
+        decays = self.weight_decay and isinstance(self, keras.optimizers.Adam)
+        return not (decays or self.use_ema or self.gradient_accumulation_steps)
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list:
         return list(grads_and_vars)
 
+    def _var_key(self, variable: Any) -> Any:
+        # Within a `keras.StatelessScope` a variable's value is a tensor, which has no key.
+        return super()._var_key(getattr(variable, "_value", variable))
 
-def with_inner_layers(layer):
-    """A layer and all layers within it, at any depth."""
+    def _backend_update_step(
+        self, grads: list[tf.Tensor], trainable_variables: list, learning_rate: Any
+    ) -> None:
+        if not replicas.may_meet_in_functions():
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            self.update_step(gradient, variable, learning_rate)
+
+    def assign(self, variable: Any, value: Any) -> None:
+        variable.assign(tf.cast(value, variable.dtype))
+
+    def assign_add(self, variable: Any, value: Any) -> None:
+        self.assign(variable, variable + tf.cast(value, variable.dtype))
+
+    def assign_sub(self, variable: Any, value: Any) -> None:
+        self.assign(variable, variable - tf.cast(value, variable.dtype))
+
+
+# https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py
+def with_inner_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """Lists a layer and all layers within it, at any depth."""
     return layer._flatten_layers()
 
 
-def slot_index(optimizer, variable):
-    """Place of a variable among those that an optimizer was built for, and so of its slots."""
+def structure(layers: list[keras.Layer]) -> tuple:
+    """Tells what a trace of layers depends on beside values: their policies and variables."""
+    return tuple(
+        (
+            layer.dtype_policy.name,
+            *map(id, layer._trainable_variables),
+            *map(id, layer._non_trainable_variables),
+        )
+        for layer in layers
+    )
+
+
+# https://github.com/keras-team/keras/blob/v3.15.1/keras/src/optimizers/adam.py
+def slot_index(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
+    """Gives the place of a variable among those that an optimizer was built for."""
     return optimizer._get_variable_index(variable)
 
 
-def trained_variables(optimizer):
-    """The Keras variables that an optimizer was built for, in the order of its slots."""
-    return optimizer._trainable_variables
+def adam_slots(optimizer: keras.optimizers.Adam, variable: Any) -> tuple:
+    """Gives the momentum and the velocity that Adam keeps of a variable."""
+    index = slot_index(optimizer, variable)
+    return optimizer._momentums[index], optimizer._velocities[index]
+
+
+def in_training() -> bool:
+    """Tells whether a Keras layer or model is being called in training mode."""
+    call_context = global_state.get_global_attribute("current_call_ctx")
+    return bool(call_context is not None and call_context.training)
+
+
+# TensorFlow 2.21.
+
+
+@tf.custom_gradient
+def concatenate(*tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Concatenates tensors on their last axis, with a gradient that XLA compiles once.
+
+    TensorFlow's own gradient takes the axis from the function that ran forward. XLA does not see
+    that this is a constant, and compiles every step anew:
+    https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/ops/array_grad.py
+    """
+    sizes = [tensor.shape[-1] for tensor in tensors]
+
+    def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
+        return tf.split(upstream, sizes, axis=-1)
+
+    return tf.concat(tensors, axis=-1), gradient
+
+
+@contextlib.contextmanager
+def optimised_once() -> Iterator[None]:
+    """Within this context TensorFlow spends less time on optimising functions that are called.
+
+    It optimises each function with the graph around it, and again for each device that calls it, in
+    two rounds of which the second finds nothing. The options are those of the thread that traces:
+    https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/eager/context.py
+    """
+    before = eager.context().function_call_options
+    config = tf.compat.v1.ConfigProto.FromString(before.config_proto_serialized)
+    options = config.graph_options.rewrite_options
+    options.meta_optimizer_iterations = type(options).ONE
+    options.function_optimization = type(options).OFF
+    eager.context().function_call_options = eager.FunctionCallOptions(config_proto=config)
+    try:
+        yield
+    finally:
+        eager.context().function_call_options = before
+
+
+# TensorFlow Probability 0.25.
+
+#: The classes of every chain, inverse and transformed distribution: `tfb.Chain(...)` is an instance
+#: of the first, but not of `tfb.Chain`, where a part of it is no composite tensor.
+#: https://github.com/tensorflow/probability/blob/v0.25.0/tensorflow_probability/python/bijectors/chain.py
+Chain = tfb.Chain.__mro__[1]
+Invert = tfb.Invert.__mro__[1]
+TransformedDistribution = tfd.TransformedDistribution.__mro__[1]
+
+
+def _is_instance(cls: type, instance: object) -> bool:
+    if cls is tfd.TransformedDistribution:
+        return isinstance(instance, TransformedDistribution)
+    return abc.ABCMeta.__instancecheck__(cls, instance)
+
+
+# Users take what `tfd.TransformedDistribution(...)` returns for an instance of it.
+type(tfd.TransformedDistribution).__instancecheck__ = _is_instance
+
+
+def answer_afresh(
+    where: Callable[[tfb.Bijector], bool],
+    log_det: Callable[[tfb.Bijector, tf.Tensor, int, bool], tf.Tensor],
+) -> None:
+    """Makes some TFP bijectors compute every answer anew; all others stay as they are.
+
+    TFP keeps what a bijector answered for as long as argument and answer live. It does not see that
+    the weights of a Keras layer change, and hands back x for inverse(forward(x)), through which no
+    gradient flows: https://github.com/tensorflow/probability/issues/1510. The cache is an attribute
+    of the class `tfb.Bijector`, shared by chains and all others that may hold a flow:
+    https://github.com/tensorflow/probability/blob/v0.25.0/tensorflow_probability/python/bijectors/bijector.py
+    For its log-det a chain runs each part forward and then each part's log-det:
+    https://github.com/tensorflow/probability/blob/v0.25.0/tensorflow_probability/python/bijectors/composition.py
+
+    Args:
+        where: tells whether a bijector has no use for the cache; it is asked once for each.
+        log_det: computes the log-det of such a chain in one pass, from the chain, an argument, the
+            rank of its events, and whether it is that of the inverse.
+    """
+    _BypassableCache.where = staticmethod(where)
+    tfb.Bijector._cache = _BypassableCache()
+
+    def in_one_pass(tfp_method: Callable, inverse: bool) -> Callable:
+        @functools.wraps(tfp_method)
+        def method(
+            chain: tfb.Bijector, argument: tf.Tensor, event_ndims: int, **kwargs: Any
+        ) -> tf.Tensor:
+            if kwargs or tf.nest.is_nested(argument) or not _BypassableCache.bypassed_by(chain):
+                return tfp_method(chain, argument, event_ndims, **kwargs)
+            return log_det(chain, argument, event_ndims, inverse)
+
+        return method
+
+    for name, inverse in (
+        ("_forward_log_det_jacobian", False),
+        ("_inverse_log_det_jacobian", True),
+    ):
+        setattr(Chain, name, in_one_pass(getattr(Chain, name), inverse))
+
+
+class _BypassableCache(cache_util.BijectorCache):
+    """TFP's cache, which is not asked for some bijectors."""
+
+    @classmethod
+    def bypassed_by(cls, bijector: tfb.Bijector) -> bool:
+        known = vars(bijector)
+        if "_tfnvp_bypasses_cache" not in known:
+            known["_tfnvp_bypasses_cache"] = cls.where(bijector)
+        return known["_tfnvp_bypasses_cache"]
+
+    def __get__(
+        self, bijector: tfb.Bijector | None, bijector_class: type | None = None
+    ) -> "cache_util.BijectorCache | _NoCache":
+        if bijector is not None and self.bypassed_by(bijector):
+            return _NoCache(bijector)
+        return super().__get__(bijector, bijector_class)
+
+
+class _NoCache:
+    """Stands in for the cache of one bijector, and keeps nothing."""
+
+    def __init__(self, bijector: tfb.Bijector) -> None:
+        self.forward, self.inverse = bijector._forward, bijector._inverse
+
+    def forward_attributes(self, *_: Any, **__: Any) -> dict[str, tf.Tensor]:
+        return {}
+
+    def inverse_attributes(self, *_: Any, **__: Any) -> dict[str, tf.Tensor]:
+        return {}

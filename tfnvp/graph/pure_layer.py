@@ -1,22 +1,36 @@
-"""Layers computed as functions of input and weights: traced once, rematerialised on demand."""
+"""Layers computed as functions of input and weights: traced once for all that are alike."""
 
 import json
-import threading
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfnvp.configured_layer import ConfiguredLayer
 from tfnvp.graph import replicas
 from tfnvp.graph.internals import with_inner_layers
-from tfnvp.layers.running_moments import RunningMoments
 
 
-class PureLayer(keras.layers.Layer):
-    """A layer whose computation many layers of the same configuration share.
+class Traces:
+    """The functions that the like layers of one model share.
+
+    The model makes one and hands it to its layers; it lives and dies with them.
+
+    Attributes:
+        functions: by what they compute.
+    """
+
+    def __init__(self) -> None:
+        self.functions: dict[tuple, Callable] = {}
+
+
+class PureLayer(ConfiguredLayer):
+    """A layer whose computation the like layers of a model share.
 
     A model has tens of conditioners of a few sizes. Inside a graph each is a call of a function of
     its input and its weights, of which TensorFlow traces, differentiates and optimises one for all
-    that are configured alike.
+    that are configured alike. docs/graph.md tells what that saves.
 
     Because the function is pure, it can be rematerialised: with `remat`, training keeps the input
     alone and computes all else again for the gradient. Averages over batches are returned by the
@@ -27,106 +41,93 @@ class PureLayer(keras.layers.Layer):
 
     Args:
         remat: whether to rematerialise, at about a third more time a training step.
+        traces: what the layer shares with others; None shares with none.
         **kwargs: further arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, remat=False, **kwargs):
+    def __init__(self, remat: bool = False, traces: Traces | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.remat = remat
+        self._traces = Traces() if traces is None else traces
 
-    def compute(self, x, context=None, training=False, **constants):
-        """What the layer computes of x and, if it is given one, a context: a tensor."""
+    def compute(
+        self,
+        x: tf.Tensor,
+        context: tf.Tensor | None = None,
+        training: bool = False,
+        **constants: tf.Tensor,
+    ) -> tf.Tensor:
+        """Computes the output from x and, if the layer is given one, a context."""
         raise NotImplementedError(f"{type(self).__name__} must define compute")
 
-    def constants(self, x):
-        """Further tensors for `compute`, by name."""
+    def constants(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Gives further tensors for `compute`, by name."""
         return {}
 
-    def shared_config(self):
-        """What layers that share their computation have in common."""
+    def shared_config(self) -> dict[str, Any]:
+        """Gives the configuration that layers have in common which share their computation."""
         return {name: value for name, value in self.get_config().items() if name != "name"}
 
-    def call(self, x, context=None, training=None):
+    def call(
+        self, x: tf.Tensor, context: tf.Tensor | None = None, training: bool | None = None
+    ) -> tf.Tensor:
         training = bool(training)
         inputs = {"x": x} if context is None else {"x": x, "context": context}
         inputs |= self.constants(x)
-        if tf.executing_eagerly():
+        # Replicas that run a step each for itself meet in training, which a function cannot leave.
+        if tf.executing_eagerly() or (training and not replicas.may_meet_in_functions()):
             return self.compute(**inputs, training=training)
         weights = [tf.convert_to_tensor(variable) for variable in self.variables]
-        with _running(self):
-            outputs, updates = _shared_function(self, training)(inputs, weights)
+        outputs, updates = self._function(training)(replicas.passed_on(), inputs, weights)
         if updates is not None:
             averages = self.averages
             updates = tf.split(updates, [variable.shape[0] for variable in averages])
             for variable, update in zip(averages, updates, strict=True):
-                replicas.assign(variable, update)
+                variable.assign(update)
         return outputs
 
-    @property
-    def averages(self):
-        """The variables that training assigns: vectors of one dtype."""
-        moments = [m for m in with_inner_layers(self) if isinstance(m, RunningMoments)]
-        return [layer.averages for layer in moments]
+    def _function(self, training: bool) -> Callable:
+        """Gives the function of all layers of the model that are configured like this one."""
+        config = json.dumps(self.shared_config(), default=str)
+        # `full_precision` changes policies for a while.
+        key = type(self), config, self.dtype_policy.name, training
+        functions = self._traces.functions
+        if key not in functions:
+            # Inference is inlined when it runs: converters want graphs without such calls.
+            attributes = {"_noinline": True} if training else None
+            functions[key] = tf.function(
+                self._pure_function(training), autograph=False, experimental_attributes=attributes
+            )
+        return functions[key]
 
-    def get_config(self):
-        return {**super().get_config(), "remat": self.remat}
+    def _pure_function(self, training: bool) -> Callable:
+        """Maps inputs and weights to outputs and, in training, all new averages in a row."""
 
+        def pure(passed: replicas.Passed, inputs: dict, weights: list) -> tuple:
+            values = list(zip(self.variables, weights, strict=True))
+            replica = replicas.received(passed)
+            with replicas.within(replica), keras.StatelessScope(values) as scope:
+                outputs = self.compute(**inputs, training=training)
+            if not training or not self.averages:
+                return outputs, None
+            # They are concatenated, so that autodiff builds one zero gradient for all of them.
+            updates = [scope.get_current_value(variable) for variable in self.averages]
+            return outputs, tf.stop_gradient(tf.concat(updates, axis=0))
 
-_functions = {}
-_local = threading.local()
+        def rematerialised(passed: replicas.Passed, inputs: dict, weights: list) -> tuple:
+            replica = replicas.received(passed)
 
-
-class _running:
-    """Within this context the layer is the one that is traced, if any is."""
-
-    def __init__(self, layer):
-        self.layer = layer
-
-    def __enter__(self):
-        self.before = getattr(_local, "layer", None)
-        _local.layer = self.layer
-
-    def __exit__(self, *_):
-        _local.layer = self.before
-
-
-def _shared_function(layer, training):
-    """The function of all layers that are configured like this one."""
-    # Policies are changed for a while by `full_precision`.
-    config = json.dumps(layer.shared_config(), default=str), layer.dtype_policy.name
-    key = type(layer), *config, training
-    if key not in _functions:
-        function = _pure_function(layer.remat and training, training)
-        _functions[key] = replicas.SharedFunction(function)
-    return _functions[key]
-
-
-def _pure_function(remat, training):
-    """Inputs and weights -> outputs and, in training, all new values of averages in a row."""
-
-    def pure(inputs, weights):
-        # Not in the closure: a function outlives the layer that it was traced with.
-        layer = _local.layer
-        with keras.StatelessScope(list(zip(layer.variables, weights, strict=True))) as scope:
-            outputs = layer.compute(**inputs, training=training)
-        if not training or not layer.averages:
-            return outputs, None
-        # In a row: of each by itself the gradient would be a tensor of zeros.
-        updates = [scope.get_current_value(variable) for variable in layer.averages]
-        return outputs, tf.stop_gradient(tf.concat(updates, axis=0))
-
-    if not remat:
-        return pure
-
-    def rematerialised(inputs, weights):
-        layer, replica = _local.layer, replicas.remembered()
-
-        # Called twice, the second time when the gradient is.
-        def again(*tensors):
-            with _running(layer), replica():
+            # TensorFlow calls it twice, the second time when the gradient is asked for.
+            def again(*tensors: tf.Tensor) -> tuple:
                 given = dict(zip(inputs, tensors, strict=False))
-                return pure(given, tensors[len(inputs) :])
+                return pure(replica, given, list(tensors[len(inputs) :]))
 
-        return tf.recompute_grad(again)(*inputs.values(), *weights)
+            return tf.recompute_grad(again)(*inputs.values(), *weights)
 
-    return rematerialised
+        return rematerialised if self.remat and training else pure
+
+    @property
+    def averages(self) -> list[keras.Variable]:
+        """The variables that training assigns: vectors of one dtype."""
+        inner = [layer for layer in with_inner_layers(self) if layer is not self]
+        return [layer.averages for layer in inner if hasattr(layer, "averages")]

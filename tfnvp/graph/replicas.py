@@ -1,6 +1,8 @@
-"""Functions that layers and replicas share, and what code on several replicas needs to know.
+"""The replicas on which a `tf.distribute` strategy runs a step at once, and what they exchange.
 
-Replicas are what a `tf.distribute` strategy runs a step on at once.
+Ordinary code on several replicas meets the others through TensorFlow's replica context. Inside a
+step that replicas share (`tfnvp.graph.shared_step`) they cannot leave the function to meet, and an
+`Inside` stands in for the context. Code that asks this module need not know which of them it is.
 """
 
 import contextlib
@@ -8,43 +10,51 @@ import functools
 import itertools
 import threading
 import zlib
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-# Not public: the options of calls, of the thread that traces.
-from tensorflow.python.eager import context as eager
 
-
-def several():
-    """The replica context where this is one of several replicas, or None.
-
-    In a `SharedFunction` it is an `Inside`, which stands in for one.
-    """
-    if (inside := getattr(_local, "inside", None)) is not None:
+def several() -> "tf.distribute.ReplicaContext | Inside | None":
+    """Returns the replica context where this is one of several replicas, or None."""
+    if (inside := _local.inside) is not None:
         return inside
     context = tf.distribute.get_replica_context()
     return None if context is None or context.num_replicas_in_sync == 1 else context
 
 
-def sum_over(value):
-    """The sum over all replicas of a tensor, or of each of a list."""
+def may_meet_in_functions() -> bool:
+    """Tells whether replicas, if there are several, can meet inside a `tf.function` called here."""
+    return isinstance(several(), Inside | None)
+
+
+def sum_over(value: tf.Tensor) -> tf.Tensor:
+    """Sums a tensor over all replicas."""
     context = several()
-    if context is None:
-        return value
-    known = isinstance(value, list) and all(v.shape.is_fully_defined() for v in value)
-    if known and not tf.executing_eagerly() and may_meet_in_functions():
-        return _sums(value)
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+    return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def summed_on_the_first(gradients):
-    """The sums of gradients over all replicas on the first of them, zeros on all others.
+def sum_each_over(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Sums each of a list of tensors over all replicas, those of one dtype in one exchange."""
+    context = several()
+    if not isinstance(context, Inside):
+        return values if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+    if len({value.dtype for value in values}) > 1:
+        return [sum_over(value) for value in values]
+    row = sum_over(tf.concat([tf.reshape(value, [-1]) for value in values], axis=0))
+    parts = tf.split(row, [value.shape.num_elements() for value in values])
+    return [tf.reshape(part, value.shape) for part, value in zip(parts, values, strict=True)]
+
+
+def summed_on_the_first(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Sums gradients over all replicas on the first of them, and gives zeros on all others.
 
     Keras clips the gradients of each replica before it adds them up. Given these, it clips the sum.
     """
     is_first = tf.equal(several().replica_id_in_sync_group, 0)
-    return [tf.where(is_first, gradient, 0) for gradient in sum_over(gradients)]
+    return [tf.where(is_first, gradient, 0) for gradient in sum_each_over(gradients)]
 
 
 # TensorFlow's convolutions and batch normalizations do not stand a batch of no rows, which the last
@@ -52,7 +62,7 @@ def summed_on_the_first(gradients):
 
 
 @contextlib.contextmanager
-def rows_counting(counting):
+def rows_counting(counting: tf.Tensor | None) -> Iterator[None]:
     """Within this context the rows of this replica's batch count in statistics, or do not.
 
     Args:
@@ -63,199 +73,121 @@ def rows_counting(counting):
         yield
 
 
-def rows_count(dtype):
-    """1, or 0 where the rows of this replica's batch do not count in statistics."""
-    counting = getattr(_local, "counting", None)
+def rows_count(dtype: tf.DType) -> tf.Tensor:
+    """Gives 1, or 0 where the rows of this replica's batch do not count in statistics."""
+    counting = _local.counting
     return tf.ones([], dtype) if counting is None else tf.cast(counting, dtype)
-
-
-def remembered():
-    """A context manager in which, later and elsewhere, this is the replica that it is now."""
-    now = {name: getattr(_local, name, None) for name in ("inside", "counting")}
-    return lambda: _set(**now)
-
-
-def may_meet_in_functions():
-    """Whether replicas, if there are several, may meet in a `SharedFunction` called here."""
-    context = several()
-    return (
-        context is None
-        or isinstance(context, Inside)
-        or isinstance(context.strategy, tf.distribute.MirroredStrategy)
-    )
-
-
-def handle(variable):
-    """The resource that this replica's part of a Keras variable is, in graphs."""
-    known = getattr(_local, "handles", None) or {}
-    # Not `get`: such a variable has no resource of its own there.
-    return known[id(variable)] if id(variable) in known else variable.value.handle  # noqa: SIM401
-
-
-def assign(variable, value):
-    """Assigns to a Keras variable, under a strategy as its aggregation says."""
-    if (
-        isinstance(several(), (type(None), Inside))
-        or tf.executing_eagerly()
-        or not may_meet_in_functions()
-        or variable.aggregation != "only_first_replica"
-    ):
-        variable.assign(value)
-    else:
-        # The same on all replicas: each assigns its own, where Keras would have them meet.
-        value = tf.convert_to_tensor(value, variable.dtype)
-        tf.raw_ops.AssignVariableOp(resource=handle(variable), value=value)
-
-
-@contextlib.contextmanager
-def holding(variables, handles, others=()):
-    """Within this context, in a `SharedFunction`, Keras variables are this replica's.
-
-    What is assigned to them is so at its end, aggregated over replicas as Keras does it.
-
-    Args:
-        variables: a list of Keras variables.
-        handles: of each its `handle`, as an argument of the function.
-        others: pairs of variables and handles for which `handle` is asked, and no value.
-    """
-    before = []
-    for variable, resource in zip(variables, handles, strict=True):
-        value = tf.raw_ops.ReadVariableOp(resource=resource, dtype=variable.dtype)
-        value.set_shape(variable.shape)
-        before.append((variable, value))
-    known = {id(v): resource for v, resource in [*zip(variables, handles, strict=True), *others]}
-    with _set(handles=known), keras.StatelessScope(before) as scope:
-        yield
-    for variable, value in before:
-        after = scope.get_current_value(variable)
-        if after is value:
-            continue
-        if variable.aggregation == "mean":
-            after = sum_over(after) / several().num_replicas_in_sync
-        after = tf.cast(after, variable.dtype)
-        tf.raw_ops.AssignVariableOp(resource=known[id(variable)], value=after)
-
-
-class SharedFunction:
-    """A function of tensors that TensorFlow traces, differentiates and optimises once for all.
-
-    It is a `tf.function` that is not inlined, so that each call is one operation of a graph, and
-    calls from several replicas, which as TensorFlow has it are traced for each of them, share the
-    trace too. Replicas may meet in it, under a `tf.distribute.MirroredStrategy`, by `sum_over`.
-
-    Args:
-        function: of nested structures of tensors and variables, with no other state.
-    """
-
-    def __init__(self, function):
-        self._function = function
-        self._traced = {}
-
-    def __call__(self, *args):
-        context = several()
-        if tf.executing_eagerly() or not may_meet_in_functions():
-            return self._function(*args)
-        if context is None:
-            return self._for(None)(None, *args)
-        within = isinstance(context, Inside)
-        devices = context.devices if within else context.strategy.extended.worker_devices
-        devices = tuple(devices)
-        replica = {
-            "id": context.replica_id_in_sync_group,
-            "counting": getattr(_local, "counting", None),
-            "call": tf.zeros([], tf.int32),
-        }
-        if not within:
-            replica["id"] = no_constant(replica["id"])
-        # Out of the strategy, and of what else TensorFlow would trace it for again.
-        with _outside.as_default(), _optimised_once():
-            traced = self._for(devices).get_concrete_function(replica, *args)
-        # Exchanges are such calls, see `Inside`.
-        if any(op.type == "PartitionedCall" for op in traced.graph.get_operations()):
-            # All replicas are here, or TensorFlow says that they cannot be.
-            call = _next_call() if within else context.merge_call(_next_call)
-            replica["call"] = no_constant(call)
-        with _optimised_once():
-            return traced(replica, *args)
-
-    def _for(self, devices):
-        """The `tf.function` of a replica and arguments for replicas on devices; None for one."""
-        if devices not in self._traced:
-
-            def function(replica, *args):
-                if replica is None:
-                    return self._function(*args)
-                inside = Inside(devices, replica["id"], replica["call"])
-                with _set(inside=inside, counting=replica["counting"]):
-                    return self._function(*args)
-
-            attributes = {"_noinline": True}
-            self._traced[devices] = tf.function(
-                function, autograph=False, experimental_attributes=attributes
-            )
-        return self._traced[devices]
-
-
-@SharedFunction
-def _sums(values):
-    """Of each of a list of tensors of a dtype, in one exchange."""
-    row = sum_over(tf.concat([tf.reshape(value, [-1]) for value in values], axis=0))
-    parts = tf.split(row, [value.shape.num_elements() for value in values])
-    return [tf.reshape(part, value.shape) for part, value in zip(parts, values, strict=True)]
-
-
-def no_constant(tensor):
-    """The same tensor, so that it is no constant to TensorFlow.
-
-    For each constant that is given to a function that is not inlined, TensorFlow makes a function
-    of its own again.
-    """
-    return tf.compat.v1.placeholder_with_default(tensor, tensor.shape)
 
 
 class Inside:
     """Stands in for the replica context in a function that replicas share.
 
-    Replicas cannot leave a function to meet, as a replica context has them do. Here they meet by
-    collective operations, which find each other by a number: that of the function's call, the same
-    on all replicas, and of the exchange in it.
+    Replicas meet in it by collective operations, which find each other by a number: that of the
+    function's call, the same on all replicas, and of the exchange in it.
+
+    Args:
+        devices: those of all replicas.
+        replica_id: a scalar tensor, the place of this replica among them.
+        call: a scalar int32 tensor, the number of the function's call.
+        counting: a scalar tensor as in `rows_counting`, or None.
     """
 
-    def __init__(self, devices, replica_id, call):
+    def __init__(
+        self,
+        devices: tuple[str, ...],
+        replica_id: tf.Tensor,
+        call: tf.Tensor,
+        counting: tf.Tensor | None = None,
+    ) -> None:
         self.replica_id_in_sync_group = replica_id
         self.num_replicas_in_sync = len(devices)
         self.devices = devices
-        self._numbers = _EXCHANGES_A_CALL * call
+        self.counting = counting
+        self.handles: dict[int, tf.Tensor] = {}
+        self._first_number = _EXCHANGES_A_CALL * call
         self._exchanges = itertools.count()
 
-    def all_reduce(self, op, value):
-        """As of a replica context: the sum over all replicas."""
+    def all_reduce(self, op: tf.distribute.ReduceOp, value: tf.Tensor) -> tf.Tensor:
+        """Sums a tensor over all replicas, as the method of a replica context does."""
         assert op is tf.distribute.ReduceOp.SUM
 
         @tf.custom_gradient
-        def summed(value):
+        def summed(value: tf.Tensor) -> tuple[tf.Tensor, Any]:
             return self._sum(value), self._sum
 
         return summed(value)
 
-    def _sum(self, value):
+    def _sum(self, value: tf.Tensor) -> tf.Tensor:
         place = next(self._exchanges)
         assert place < _EXCHANGES_A_CALL and value.shape.is_fully_defined(), value
-        number = self._numbers + place
-        # An operation without effects calls it: TensorFlow lets those that have effects run in the
-        # order in which they were made, and replicas would wait for each other for ever.
-        call = tf.raw_ops.PartitionedCall
-        exchange = _exchange(self.devices, value.dtype)
-        (result,) = call(args=[value, number], Tout=[value.dtype], f=exchange)
+        # An operation without effects calls the exchange: TensorFlow lets those that have effects
+        # run in the order in which they were made, and replicas would wait for each other for ever.
+        (result,) = tf.raw_ops.PartitionedCall(
+            args=[value, self._first_number + place],
+            Tout=[value.dtype],
+            f=_exchange(self.devices, value.dtype),
+        )
         result.set_shape(value.shape)
         return result
 
 
-@functools.cache
-def _exchange(devices, dtype):
-    """The function of a tensor, one replica's, and an exchange's number that sums over all."""
+#: What makes a replica in a function that it calls, or that replica; None where there is none.
+Passed = dict[str, tf.Tensor] | Inside | None
 
-    def exchanged(value, number):
+
+def passed_on() -> Passed:
+    """Gives what a function that is called here needs to be `received` by it; None for nothing."""
+    inside = _local.inside
+    if inside is None:
+        return None
+    return {
+        "id": inside.replica_id_in_sync_group,
+        "call": hide_from_constant_folding(next_call()),
+        "counting": rows_count(tf.int32),
+    }
+
+
+def received(passed: Passed) -> Inside | None:
+    """Makes the replica that runs a function of what was `passed_on` to it, while it is traced."""
+    if not isinstance(passed, dict):
+        return passed
+    return Inside(_local.inside.devices, passed["id"], passed["call"], passed["counting"])
+
+
+@contextlib.contextmanager
+def within(inside: Inside | None) -> Iterator[None]:
+    """Within this context code is run by one replica of a shared function; by no such, if None."""
+    with _set(inside=inside, counting=None if inside is None else inside.counting):
+        yield
+
+
+def next_call(strategy: tf.distribute.Strategy | None = None) -> tf.Tensor:
+    """Gives a number that no call of a shared function has had."""
+    return tf.constant(next(_calls))
+
+
+def handle(variable: keras.Variable | tf.Variable) -> tf.Tensor:
+    """Gives the resource that this replica's part of a variable is, in graphs."""
+    known = {} if _local.inside is None else _local.inside.handles
+    if id(variable) in known:
+        return known[id(variable)]
+    return variable.value.handle if isinstance(variable, keras.Variable) else variable.handle
+
+
+def hide_from_constant_folding(tensor: tf.Tensor) -> tf.Tensor:
+    """Gives the same tensor as an operation that TensorFlow does not take for a constant.
+
+    For each constant that a function which is not inlined is given, TensorFlow makes and optimises
+    a function of its own.
+    """
+    return tf.compat.v1.placeholder_with_default(tensor, tensor.shape)
+
+
+@functools.cache
+def _exchange(devices: tuple[str, ...], dtype: tf.DType) -> Any:
+    """Makes the function that sums a tensor over all replicas, in an exchange of a number."""
+
+    def exchanged(value: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         return tf.raw_ops.CollectiveReduceV2(
             input=value,
             group_size=len(devices),
@@ -268,41 +200,20 @@ def _exchange(devices, dtype):
         )
 
     specs = tf.TensorSpec(None, dtype), tf.TensorSpec([], tf.int32)
-    with _outside.as_default():
+    with tf.Graph().as_default():
         return tf.function(exchanged, autograph=False).get_concrete_function(*specs)
 
 
-@contextlib.contextmanager
-def _optimised_once():
-    """Within this context TensorFlow spends less time on optimising functions that are called.
+class _Local(threading.local):
+    """The state of the replica whose step this thread traces: replicas are traced in threads."""
 
-    It optimises each function with the graph around it, and again for each device that calls it, in
-    two rounds of which the second finds nothing.
-    """
-    before = eager.context().function_call_options
-    config = tf.compat.v1.ConfigProto.FromString(before.config_proto_serialized)
-    options = config.graph_options.rewrite_options
-    options.meta_optimizer_iterations = type(options).ONE
-    options.function_optimization = type(options).OFF
-    eager.context().function_call_options = eager.FunctionCallOptions(config_proto=config)
-    try:
-        yield
-    finally:
-        eager.context().function_call_options = before
-
-
-def _next_call(strategy=None):
-    return tf.constant(next(_calls))
-
-
-_EXCHANGES_A_CALL = 2**12
-_calls = itertools.count()
-_outside = tf.Graph()
+    inside: Inside | None = None
+    counting: tf.Tensor | None = None
 
 
 @contextlib.contextmanager
-def _set(**values):
-    before = {name: getattr(_local, name, None) for name in values}
+def _set(**values: Any) -> Iterator[None]:
+    before = {name: getattr(_local, name) for name in values}
     vars(_local).update(values)
     try:
         yield
@@ -310,4 +221,6 @@ def _set(**values):
         vars(_local).update(before)
 
 
-_local = threading.local()  # replicas are traced in threads of their own
+_EXCHANGES_A_CALL = 2**12
+_calls = itertools.count()
+_local = _Local()

@@ -1,14 +1,17 @@
 """The end of a conditioner: log-scales within bounds."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from tfnvp.configured_layer import ConfiguredLayer
 from tfnvp.shapes import over_event
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class BoundedLogScale(keras.layers.Layer):
-    """scale * tanh of log-scales, with a learned scale for each channel; shifts stay as they are.
+class BoundedLogScale(ConfiguredLayer):
+    """Bounds log-scales by scale * tanh, with a learned scale a channel; shifts stay as they are.
 
     Source: Real NVP (arXiv 1605.08803), section 4.1.
 
@@ -28,25 +31,21 @@ class BoundedLogScale(keras.layers.Layer):
         [[1.0, 9.0]]
     """
 
-    def __init__(self, regularizer=None, **kwargs):
+    def __init__(
+        self, regularizer: keras.regularizers.Regularizer | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.regularizer = keras.regularizers.get(regularizer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.scale = self.add_weight(
             (input_shape[-1] // 2,), "ones", regularizer=self.regularizer, name="scale"
         )
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         scale = tf.convert_to_tensor(self.scale)
         zeros, ones = tf.zeros_like(scale), tf.ones_like(scale)
-        # Of all channels: to take log-scales and shifts apart, and to join them, takes longer.
+        # We work on all channels: taking log-scales and shifts apart, and joining them, is slower.
         of_tanh = tf.reshape(tf.stack([scale, zeros]), [-1])
         of_x = tf.reshape(tf.stack([zeros, ones]), [-1])
         return over_event(of_tanh, x) * tf.tanh(x) + over_event(of_x, x) * x
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-        }

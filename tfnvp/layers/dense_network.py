@@ -1,13 +1,17 @@
 """The conditioner of vector models."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from tfnvp.configured_layer import ConfiguredLayer
 from tfnvp.layers.bounded_log_scale import BoundedLogScale
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class DenseNetwork(keras.layers.Layer):
+class DenseNetwork(ConfiguredLayer):
     """The multilayer perceptron that gives a vector coupling its log-scales and shifts.
 
     Log-scales are a learned scale times a tanh. At the start the output is zero, and the coupling
@@ -15,9 +19,9 @@ class DenseNetwork(keras.layers.Layer):
     one.
 
     Args:
-        channels: of the log-scales, and again of the shifts: what the coupling changes.
+        channels: the number of log-scales, and again of shifts: what the coupling changes.
         hidden_units: sizes of the hidden layers.
-        activation: of the hidden layers.
+        activation: the activation of the hidden layers.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -32,7 +36,13 @@ class DenseNetwork(keras.layers.Layer):
         TensorShape([5, 2])
     """
 
-    def __init__(self, channels, hidden_units, activation="relu", **kwargs):
+    def __init__(
+        self,
+        channels: int,
+        hidden_units: Sequence[int],
+        activation: str | Callable = "relu",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.hidden_units = list(hidden_units)
@@ -46,7 +56,7 @@ class DenseNetwork(keras.layers.Layer):
         )
         self.log_scale = BoundedLogScale(dtype=self.variable_dtype, name="log_scale")
 
-    def build(self, x_shape, context_shape=None):
+    def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:
         context_size = 0 if context_shape is None else context_shape[-1]
         input_shape = (*x_shape[:-1], x_shape[-1] + context_size)
         for layer in [*self.hidden, self.output_layer]:
@@ -54,20 +64,12 @@ class DenseNetwork(keras.layers.Layer):
             input_shape = layer.compute_output_shape(input_shape)
         self.log_scale.build(input_shape)
 
-    def call(self, x, context=None):
+    def call(self, x: tf.Tensor, context: tf.Tensor | None = None) -> tf.Tensor:
         if context is not None:
             x = tf.concat([x, context], axis=-1)
         for layer in [*self.hidden, self.output_layer]:
             x = layer(x)
         return self.log_scale(tf.cast(x, self.variable_dtype))
 
-    def compute_output_shape(self, x_shape, context_shape=None):
+    def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
         return (*x_shape[:-1], 2 * self.channels)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "hidden_units": self.hidden_units,
-            "activation": keras.activations.serialize(self.activation),
-        }

@@ -1,13 +1,16 @@
-"""From uint8 images to a density: noise within each level."""
+"""Uniform noise within each level, which makes discrete images continuous."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfnvp.graph import replicas
+from tfnvp.configured_layer import UncastLayer
+from tfnvp.seeds import fresh_seed, uniform
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class Dequantization(keras.layers.Layer):
+class Dequantization(UncastLayer):
     """Spreads each of the discrete levels of a pixel uniformly over its share of [0, 1].
 
         x = (image + u) / levels,    u ~ Uniform[0, 1) for each pixel and channel,
@@ -21,7 +24,7 @@ class Dequantization(keras.layers.Layer):
 
     Args:
         levels: how many values a pixel takes: uint8 images hold 0..levels-1.
-        seed: of the training noise; None draws one.
+        seed: the seed of the training noise; None draws one.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -36,15 +39,17 @@ class Dequantization(keras.layers.Layer):
         ValueError: if levels is not an integer from 2 to 256.
     """
 
-    def __init__(self, levels=256, seed=None, **kwargs):
+    def __init__(self, levels: int = 256, seed: int | None = None, **kwargs: Any) -> None:
         if not isinstance(levels, int) or not 2 <= levels <= 256:
             raise ValueError(f"levels must be an integer from 2 to 256, got levels={levels!r}")
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.levels = levels
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, images, training=None, draw=0):
+    def call(
+        self, images: tf.Tensor, training: bool | None = None, draw: int | tf.Tensor = 0
+    ) -> tf.Tensor:
         if not images.dtype.is_integer:
             return tf.cast(images, self.variable_dtype)
         shape = tf.shape(images)
@@ -53,25 +58,3 @@ class Dequantization(keras.layers.Layer):
         else:
             noise = uniform(shape[1:], [0, draw], self.variable_dtype)
         return (tf.cast(images, self.variable_dtype) + noise) / self.levels
-
-    def get_config(self):
-        config = super().get_config()
-        config.pop("autocast", None)
-        return {**config, "levels": self.levels, "seed": self.seed}
-
-
-def fresh_seed(generator):
-    """The next seed [2] of a `keras.random.SeedGenerator`, another one on each replica."""
-    seed = tf.cast(generator.next(), tf.int32)
-    context = replicas.several()
-    if context is None:
-        return seed
-    # The generator's state is the same on every replica.
-    replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
-    return tf.random.experimental.stateless_fold_in(seed, replica, alg="philox")
-
-
-def uniform(shape, seed, dtype):
-    """Stateless noise in [0, 1)."""
-    # Named, since the default algorithm differs with and without XLA.
-    return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")

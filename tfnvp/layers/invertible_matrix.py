@@ -3,9 +3,11 @@
 import keras
 import tensorflow as tf
 
+from tfnvp.configured_layer import UncastLayer
+
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class InvertibleMatrix(keras.layers.Layer):
+class InvertibleMatrix(UncastLayer):
     """A matrix W = L U of learned triangular factors, the identity at the start.
 
     L has ones on its diagonal and U exponentials, so that log |det W| is a sum of weights, and W
@@ -22,23 +24,15 @@ class InvertibleMatrix(keras.layers.Layer):
         L [C, C], U [C, C] and log |det W|, in the layer's variable dtype.
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-
-    def build(self, x_shape):
+    def build(self, x_shape: tuple) -> None:
         size = x_shape[-1]
         self.lower = self.add_weight((size, size), "zeros", name="lower", autocast=False)
         self.upper = self.add_weight((size, size), "zeros", name="upper", autocast=False)
         self.log_scale = self.add_weight((size,), "zeros", name="log_scale", autocast=False)
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         lower, upper = tf.convert_to_tensor(self.lower), tf.convert_to_tensor(self.upper)
         log_scale = tf.convert_to_tensor(self.log_scale)
         lower = tf.linalg.set_diag(tf.linalg.band_part(lower, -1, 0), tf.ones_like(log_scale))
         upper = tf.linalg.set_diag(tf.linalg.band_part(upper, 0, -1), tf.exp(log_scale))
         return lower, upper, tf.reduce_sum(log_scale)
-
-    def get_config(self):
-        config = super().get_config()
-        config.pop("autocast", None)
-        return config

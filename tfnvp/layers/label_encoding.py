@@ -1,14 +1,18 @@
 """From labels to the context of conditional densities."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from tfnvp.checks import assert_all
-from tfnvp.layers.dequantization import fresh_seed, uniform
+from tfnvp.configured_layer import UncastLayer
+from tfnvp.seeds import fresh_seed, uniform
+from tfnvp.types import TensorLike
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class LabelEncoding(keras.layers.Layer):
+class LabelEncoding(UncastLayer):
     """Labels as the context vectors of p(x | y): classes one-hot, float vectors as they are.
 
     Every conditioner has weights of its own for the context, so that nothing is learned here. With
@@ -19,7 +23,7 @@ class LabelEncoding(keras.layers.Layer):
         num_classes: labels are integers 0..num_classes-1; None for float vectors.
         context_size: labels are float vectors of this size; None for classes.
         dropout: probability with which training leaves out a label.
-        seed: of the dropout; None draws one.
+        seed: the seed of the dropout; None draws one.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -33,10 +37,17 @@ class LabelEncoding(keras.layers.Layer):
         ValueError: if dropout is not in [0, 1).
     """
 
-    def __init__(self, num_classes=None, context_size=None, dropout=0.0, seed=None, **kwargs):
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        context_size: int | None = None,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not 0 <= dropout < 1:
             raise ValueError(f"label_dropout must be in [0, 1), got label_dropout={dropout!r}")
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.num_classes = num_classes
         self.context_size = context_size
         self.dropout = dropout
@@ -44,7 +55,7 @@ class LabelEncoding(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.size = (num_classes or context_size) + (dropout > 0)
 
-    def call(self, labels, training=None):
+    def call(self, labels: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if self.num_classes:
             context = tf.one_hot(labels, self.num_classes, dtype=self.variable_dtype)
             present = tf.cast(labels >= 0, self.variable_dtype)[..., tf.newaxis]
@@ -58,22 +69,22 @@ class LabelEncoding(keras.layers.Layer):
             present *= tf.cast(draws >= self.dropout, self.variable_dtype)
         return tf.concat([context * present, 1 - present], axis=-1)
 
-    def no_label(self):
+    def no_label(self) -> tf.Tensor:
         """The context [size] of p(x)."""
         return tf.one_hot(self.size - 1, self.size, dtype=self.variable_dtype)
 
-    def checked(self, labels):
-        """Labels as a tensor of which the values are checked too.
+    def checked(self, labels: TensorLike) -> tf.Tensor:
+        """Makes a tensor of labels, of which the values are checked too.
 
         Raises:
             ValueError: for labels of a wrong dtype, shape or range.
         """
-        # Not within `call`, where Keras would make many lines of the error.
+        # The check is not within `call`, where Keras would make many lines of the error.
         labels = self.of_known_kind(labels)
         return self._in_range(labels) if self.num_classes else labels
 
-    def of_known_kind(self, labels):
-        """Labels as a tensor, whatever the values.
+    def of_known_kind(self, labels: TensorLike) -> tf.Tensor:
+        """Makes a tensor of labels, whatever the values.
 
         Raises:
             ValueError: for labels of a wrong dtype or shape.
@@ -92,7 +103,7 @@ class LabelEncoding(keras.layers.Layer):
             )
         return labels
 
-    def _in_range(self, labels):
+    def _in_range(self, labels: tf.Tensor) -> tf.Tensor:
         labels = tf.cast(labels, tf.int64)
         lowest = -1 if self.dropout else 0
         in_range = (labels >= lowest) & (labels < self.num_classes)
@@ -104,14 +115,3 @@ class LabelEncoding(keras.layers.Layer):
         checked = assert_all(in_range, message, tf.concat([wrong, [0]], 0)[0])
         with tf.control_dependencies([] if checked is None else [checked]):
             return tf.identity(labels)
-
-    def get_config(self):
-        config = super().get_config()
-        config.pop("autocast", None)
-        return {
-            **config,
-            "num_classes": self.num_classes,
-            "context_size": self.context_size,
-            "dropout": self.dropout,
-            "seed": self.seed,
-        }

@@ -1,13 +1,15 @@
 """The conditioner of the image model."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from tfnvp.graph.internals import concatenate
 from tfnvp.graph.pure_layer import PureLayer
-from tfnvp.graph.replicas import no_constant
+from tfnvp.graph.replicas import hide_from_constant_folding
 from tfnvp.layers.bounded_log_scale import BoundedLogScale
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
-from tfnvp.layers.l2 import L2
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 from tfnvp.masks import checkerboard
 from tfnvp.shapes import sizes
@@ -21,7 +23,8 @@ class ResidualNetwork(PureLayer):
     concatenated with its negation and with the mask, and rectified; a 3x3 convolution leads to
     residual blocks (batch normalization, ReLU, 3x3, batch normalization, ReLU, 3x3); a 1x1
     convolution of the features before each block and after the last are summed; batch
-    normalization, ReLU and a 1x1 convolution end it. All convolutions are weight-normalised.
+    normalization, ReLU and a 1x1 convolution end it. All convolutions are weight-normalised, and
+    the last alone has a bias: batch normalization, which follows all others, would take it away.
     Log-scales are a learned scale times a tanh. At the start the output is zero, and the coupling
     the identity. Source: Real NVP (arXiv 1605.08803), section 4.1, and the authors' code.
 
@@ -29,15 +32,16 @@ class ResidualNetwork(PureLayer):
     convolutions, by linear functions of it. A network takes one if it was built with one.
 
     Args:
-        channels: of the log-scales, and again of the shifts: what the coupling changes.
-        filters: features inside.
-        blocks: residual blocks.
-        checkerboard_parity: parity of the checkerboard under which the input came, None for
+        channels: the channels of log-scales, and again of shifts: what the coupling changes.
+        filters: the number of features inside.
+        blocks: the number of residual blocks.
+        checkerboard_parity: the parity of the checkerboard under which the input came, None for
             channel halves.
-        momentum: of the batch normalizations' averages, see `RunningMoments`.
-        scale_l2: L2 coefficient on the lengths of the weight-normalised kernels.
+        momentum: the memory of the batch normalizations' averages, see `RunningMoments`.
+        scale_l2: the L2 coefficient on the lengths of the weight-normalised kernels.
         synchronized: whether the batches of all replicas are normalised as one, under a strategy.
-        **kwargs: further arguments of `PureLayer`: `remat`, and those of `keras.layers.Layer`.
+        **kwargs: further arguments of `PureLayer`: `remat`, `traces`, and those of
+            `keras.layers.Layer`.
 
     Call arguments:
         x: [N, H, W, C]. context: [N, K], or None. training: as in Keras.
@@ -52,15 +56,15 @@ class ResidualNetwork(PureLayer):
 
     def __init__(
         self,
-        channels,
-        filters,
-        blocks,
-        checkerboard_parity=None,
-        momentum=0.9,
-        scale_l2=5e-5,
-        synchronized=True,
-        **kwargs,
-    ):
+        channels: int,
+        filters: int,
+        blocks: int,
+        checkerboard_parity: int | None = None,
+        momentum: float = 0.9,
+        scale_l2: float = 5e-5,
+        synchronized: bool = True,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(blocks, int) or blocks < 0:
             raise ValueError(f"blocks must be an integer of 0 or more, got blocks={blocks!r}")
         super().__init__(**kwargs)
@@ -72,30 +76,34 @@ class ResidualNetwork(PureLayer):
         self.scale_l2 = scale_l2
         self.synchronized = synchronized
 
-        def norm(name, **options):
+        def norm(name: str, **options: Any) -> FusedBatchNormalization:
             options = {"synchronized": synchronized, "dtype": self.dtype_policy, **options}
             return FusedBatchNormalization(momentum, name=name, **options)
 
-        def conv(name, filters, size, **options):
+        def conv(name: str, filters: int, size: int, **options: Any) -> WeightNormConv2D:
+            options = {"use_bias": False, "dtype": self.dtype_policy, **options}
             if options.get("use_scale", True):
-                options["scale_regularizer"] = L2(scale_l2)
-            return WeightNormConv2D(filters, size, dtype=self.dtype_policy, name=name, **options)
+                options["scale_regularizer"] = keras.regularizers.L2(scale_l2)
+            return WeightNormConv2D(filters, size, name=name, **options)
 
-        before_norm = {"use_bias": False, "use_scale": False}
         self.input_norm = norm("input_norm", affine=False, dtype=self.variable_dtype)
         self.input_conv = conv("input_conv", filters, 3)
+        # The list is flat: Keras before 3.15 does not save layers that sit in lists of lists.
         self.block_layers = [
-            [
+            layer
+            for i in range(blocks)
+            for layer in (
                 norm(f"block{i}_norm1"),
-                conv(f"block{i}_conv1", filters, 3, **before_norm),
+                conv(f"block{i}_conv1", filters, 3, use_scale=False),
                 norm(f"block{i}_norm2"),
                 conv(f"block{i}_conv2", filters, 3),
-            ]
-            for i in range(blocks)
+            )
         ]
         self.skips = [conv(f"skip{i}", filters, 1) for i in range(blocks + 1)]
         self.output_norm = norm("output_norm")
-        self.output_conv = conv("output_conv", 2 * channels, 1, scale_initializer="zeros")
+        self.output_conv = conv(
+            "output_conv", 2 * channels, 1, use_bias=True, scale_initializer="zeros"
+        )
         self.context_shifts = [
             keras.layers.Dense(
                 filters, use_bias=False, dtype=self.dtype_policy, name=f"context_shift{i}"
@@ -103,120 +111,65 @@ class ResidualNetwork(PureLayer):
             for i in range(blocks + 1)
         ]
         self.log_scale = BoundedLogScale(
-            regularizer=L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
+            regularizer=keras.regularizers.L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
         )
 
-    def build(self, x_shape, context_shape=None):
+    def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:
         features = (*x_shape[:-1], self.filters)
         self.input_norm.build(x_shape)
         mask_channels = 0 if self.checkerboard_parity is None else 1
         self.input_conv.build((*x_shape[:-1], 2 * x_shape[-1] + mask_channels))
-        inner = [layer for block in self.block_layers for layer in block]
-        for layer in [*inner, *self.skips, self.output_norm, self.output_conv]:
+        for layer in [*self.block_layers, *self.skips, self.output_norm, self.output_conv]:
             layer.build(features)
         self.log_scale.build((*x_shape[:-1], 2 * self.channels))
         if context_shape is not None:
             for layer in self.context_shifts:
                 layer.build(context_shape)
 
-    def constants(self, x):
-        """The mask [H, W, 1] under which the input came, if it did."""
+    def constants(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Gives the mask [H, W, 1] under which the input came, if it did."""
         if self.checkerboard_parity is None:
             return {}
         _, height, width, _ = sizes(x)
         mask = checkerboard(height, width, self.checkerboard_parity, self.variable_dtype)
-        return {"mask": no_constant(mask)}
+        return {"mask": hide_from_constant_folding(mask)}
 
-    def shared_config(self):
-        """As of `PureLayer`, but for which of the two checkerboards it is."""
+    def shared_config(self) -> dict[str, Any]:
+        """Gives the configuration without the parity: both checkerboards share a trace."""
         masked = self.checkerboard_parity is not None
         return {**super().shared_config(), "checkerboard_parity": masked}
 
-    def compute(self, x, context=None, training=False, mask=None):
-        """Log-scales and shifts, see `PureLayer`."""
+    def compute(
+        self,
+        x: tf.Tensor,
+        context: tf.Tensor | None = None,
+        training: bool = False,
+        mask: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Computes log-scales and shifts, see `PureLayer`."""
+        shifts = [layer(context) for layer in self.context_shifts if context is not None]
 
-        def shifted(features, i):
-            if context is None:
-                return features
-            return features + self.context_shifts[i](context)[:, tf.newaxis, tf.newaxis, :]
+        def shifted(features: tf.Tensor, i: int) -> tf.Tensor:
+            return features if context is None else features + shifts[i][:, None, None, :]
 
-        # Features h, and their sum, stand without the biases, which are the same for all pixels:
-        # batch normalizations, to which alone they matter, are told of them.
-        biases = self._biases(training)
-        h = self._with_negation(self.input_norm(x, training=training), mask)
-        h = tf.cast(tf.nn.relu(h), self.compute_dtype)
-        h = shifted(self.input_conv.convolve(h, self.input_conv.kernel()), 0)
-        level = next(biases)
-        total, total_level = self._skip(0, h, level, next(biases))
-        for i, (norm1, conv1, norm2, conv2) in enumerate(self.block_layers, start=1):
-            r = tf.nn.relu(norm1(h, level, training=training))
-            if training or context is not None:
-                r = norm2(shifted(conv1(r), i), training=training)
-            else:
-                # One operation, since both are linear.
-                scale, offset = norm2.as_affine()
-                r = conv1.convolve(r, conv1.kernel() * scale)
-                r = tf.nn.bias_add(r, tf.cast(offset, r.dtype))
-            h += conv2.convolve(tf.nn.relu(r), conv2.kernel())
-            level += next(biases)
-            skipped, skipped_level = self._skip(i, h, level, next(biases))
-            total += skipped
-            total_level += skipped_level
-        outputs = self.output_norm(total, total_level, training=training)
-        outputs = tf.cast(self.output_conv(tf.nn.relu(outputs)), self.variable_dtype)
-        if training:
-            outputs = _indifferent(outputs, *self._biases(training=False))
-        return self.log_scale(outputs)
+        x = self._with_negation(self.input_norm(x, training=training), mask)
+        h = shifted(self.input_conv(tf.nn.relu(x)), 0)
+        total = self.skips[0](h)
+        for i in range(self.blocks):
+            norm1, conv1, norm2, conv2 = self.block_layers[4 * i : 4 * i + 4]
+            r = shifted(conv1(tf.nn.relu(norm1(h, training=training))), i + 1)
+            h += conv2(tf.nn.relu(norm2(r, training=training)))
+            total += self.skips[i + 1](h)
+        outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
+        return self.log_scale(tf.cast(outputs, self.variable_dtype))
 
-    def _biases(self, training):
-        """Those that lead to batch normalizations, in order; in training without gradients."""
-        convs = [self.input_conv, self.skips[0]]
-        for (*_, conv2), skip in zip(self.block_layers, self.skips[1:], strict=True):
-            convs += [conv2, skip]
-        for conv in convs:
-            bias = tf.cast(conv.bias, self.variable_dtype)
-            yield tf.stop_gradient(bias) if training else bias
+    def _with_negation(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+        """Concatenates the normalised input, its negation and the mask, where there is one."""
+        if mask is None:
+            return concatenate(x, -x)
+        # Half of what came under a checkerboard is zeros.
+        mask = tf.broadcast_to(mask, [*sizes(x)[:-1], 1])
+        return concatenate(2 * x, -2 * x, mask)
 
-    def _skip(self, i, h, level, bias):
-        """The convolution, 1x1, of features h + level, apart as these are."""
-        kernel = self.skips[i].kernel()
-        return self.skips[i].convolve(h, kernel), tf.linalg.matvec(kernel, level, True) + bias
-
-    def _with_negation(self, x, mask):
-        """The normalised input with its negation, and the mask where there is one."""
-        channels, more = x.shape[-1], []
-        if mask is not None:
-            x *= 2
-            more = [tf.broadcast_to(mask, [*sizes(x)[:-1], 1])]
-
-        # TensorFlow's own gradient takes the axis from the function that ran forward. That the
-        # function's result is a constant XLA does not see, and compiles every step anew.
-        @tf.custom_gradient
-        def joined(x):
-            def gradient(upstream):
-                return upstream[..., :channels] - upstream[..., channels : 2 * channels]
-
-            return tf.concat([x, -x, *more], axis=-1), gradient
-
-        return joined(x)
-
-    def compute_output_shape(self, x_shape, context_shape=None):
+    def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
         return (*x_shape[:-1], 2 * self.channels)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "filters": self.filters,
-            "blocks": self.blocks,
-            "checkerboard_parity": self.checkerboard_parity,
-            "momentum": self.momentum,
-            "scale_l2": self.scale_l2,
-            "synchronized": self.synchronized,
-        }
-
-
-@tf.custom_gradient
-def _indifferent(x, *parameters):
-    """x, that does not depend on parameters: their gradients are zero, not missing."""
-    return tf.identity(x), lambda d: (d, *map(tf.zeros_like, parameters))

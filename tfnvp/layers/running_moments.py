@@ -1,15 +1,18 @@
 """Running means and variances, the state of every batch normalization here."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnvp.configured_layer import UncastLayer
 from tfnvp.graph import replicas
 from tfnvp.shapes import over_event
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class RunningMoments(keras.layers.Layer):
+class RunningMoments(UncastLayer):
     """Mean and variance of each channel, averaged over recent batches.
 
     In training a call returns the moments of the batch, with gradients through them, and takes them
@@ -41,157 +44,117 @@ class RunningMoments(keras.layers.Layer):
     CIFAR-10 they train faster.
     """
 
-    def __init__(self, momentum=0.9, synchronized=True, **kwargs):
+    def __init__(self, momentum: float = 0.9, synchronized: bool = True, **kwargs: Any) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got momentum={momentum!r}")
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.momentum = momentum
         self.synchronized = synchronized
 
-    def build(self, x_shape, weights_shape=None):
+    def build(self, x_shape: tuple, weights_shape: tuple | None = None) -> None:
         channels = x_shape[-1]
-        # One variable, since there are hundreds of these in a model: means, variances, and the
-        # weight of the batches that these are over.
+        # Means, variances and the weight of the batches that these are over are one variable, since
+        # there are hundreds of these layers in a model and each variable takes its time.
         self.averages = self.add_weight(
             (2 * channels + 1,),
-            _before_any_batch,
+            lambda shape, dtype: tf.constant(channels * [0] + channels * [1] + [0], dtype),
             trainable=False,
             autocast=False,
-            # What is the same on all replicas need not be averaged over them.
+            # All replicas have the same averages, which then need not be averaged over them.
             aggregation="only_first_replica" if self.synchronized else "mean",
             name="averages",
         )
 
     @property
-    def mean(self):
+    def mean(self) -> tf.Tensor:
         """[C], the average of means."""
-        return _apart(tf.convert_to_tensor(self.averages))[0]
+        return self._parts()[0]
 
     @property
-    def variance(self):
+    def variance(self) -> tf.Tensor:
         """[C], the average of variances."""
-        return _apart(tf.convert_to_tensor(self.averages))[1]
+        return self._parts()[1]
 
     @property
-    def batches(self):
+    def batches(self) -> tf.Tensor:
         """The sum of momentum ** age over the batches so far."""
         return tf.convert_to_tensor(self.averages)[-1]
 
-    def call(self, x, weights=None, training=None):
-        averages = tf.convert_to_tensor(self.averages)
+    def _parts(self) -> list[tf.Tensor]:
+        channels = self.averages.shape[0] // 2
+        return tf.split(tf.convert_to_tensor(self.averages), [channels, channels, 1])
+
+    def call(
+        self, x: tf.Tensor, weights: tf.Tensor | None = None, training: bool | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         if not training:
-            mean, variance, _ = _apart(averages)
-            return mean, variance
-        x = tf.cast(x, self.variable_dtype)
-        moments, after = _of_batch_and_after(x, weights, averages, self.momentum, self.synchronized)
-        replicas.assign(self.averages, after)
+            return self.mean, self.variance
+        moments = self.of_batch(tf.cast(x, self.variable_dtype), weights)
+        self.update(*moments)
         return moments
 
-    def update(self, mean, variance):
+    def of_batch(
+        self, x: tf.Tensor, weights: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Computes the mean [C] and the variance [C] of a batch; arguments as those of a call."""
+        weights = tf.ones([], x.dtype) if weights is None else tf.cast(weights, x.dtype)
+        weights = over_event(weights, x[..., :1])
+        count = tf.cast(tf.shape(x)[0], x.dtype) * tf.reduce_sum(weights)
+        # A batch of no rows must not divide zero by zero.
+        weights /= tf.maximum(count, 1)
+
+        # We sum over the batch first: TensorFlow is slow at sums that leave few channels.
+        def average(values: tf.Tensor) -> tf.Tensor:
+            values = weights * tf.reduce_sum(values, axis=0)
+            return tf.reduce_sum(values, axis=list(range(values.shape.rank - 1)))
+
+        mean = average(x)
+        variance = average(tf.square(x - over_event(mean, x)))
+        if self.meets_replicas():
+            _, mean, variance = over_replicas(count, mean, variance)
+        return mean, variance
+
+    def update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Takes a batch's moments, [C] each, into the averages."""
         averages = tf.convert_to_tensor(self.averages)
-        after = _after(averages, mean, variance, self.momentum, self.synchronized)
-        replicas.assign(self.averages, after)
+        batches = self.momentum * averages[-1:] + 1
+        share = 1 / batches
+        if not self.synchronized:
+            share *= replicas.rows_count(share.dtype)
+        moments = averages[:-1]
+        moments += (tf.concat([mean, variance], axis=0) - moments) * share
+        self.averages.assign(tf.stop_gradient(tf.concat([moments, batches], axis=0)))
 
-    def of_batch(self, x, weights=None):
-        """Mean [C] and variance [C] of the batch; arguments as those of a call."""
-        return _of_batch(x, weights, self.synchronized)
-
-    def meets_replicas(self):
-        """Whether the moments here and now are those of several replicas' batches."""
+    def meets_replicas(self) -> bool:
+        """Tells whether the moments here and now are those of several replicas' batches."""
         return self.synchronized and replicas.several() is not None
 
-    def save_own_variables(self, store):
-        """As Keras has it: means, variances and batches."""
+    def save_own_variables(self, store: dict) -> None:
+        """Writes means, variances and batches apart."""
         for i, part in enumerate((self.mean, self.variance, self.batches)):
             store[str(i)] = part.numpy()
 
-    def load_own_variables(self, store):
-        """As Keras has it."""
+    def load_own_variables(self, store: dict) -> None:
+        """Reads means, variances and batches."""
         self.averages.assign(np.concatenate([np.ravel(store[str(i)]) for i in range(3)]))
 
-    def get_config(self):
-        config = super().get_config()
-        config.pop("autocast", None)
-        return {**config, "momentum": self.momentum, "synchronized": self.synchronized}
 
-
-@replicas.SharedFunction
-def _of_batch_and_after(x, weights, averages, momentum, synchronized):
-    """The moments of a batch, and the averages that they are taken into."""
-    moments = _of_batch(x, weights, synchronized)
-    return moments, _after(averages, *moments, momentum, synchronized)
-
-
-def _of_batch(x, weights, synchronized):
-    # Of an event, [..., 1]: which positions count.
-    weights = over_event(tf.ones([], x.dtype) if weights is None else weights, x[..., :1])
-    weights = tf.cast(weights, x.dtype)
-    count = tf.cast(tf.shape(x)[0], x.dtype) * tf.reduce_sum(weights)
-    mean, variance = _mean_and_variance(x, weights, count)
-    if synchronized and replicas.several() is not None:
-        _, mean, variance = over_replicas(count, mean, variance)
-    return mean, variance
-
-
-@tf.custom_gradient
-def _mean_and_variance(x, weights, count):
-    # No rows at all must not divide zero by zero.
-    weights /= tf.maximum(count, 1)
-
-    # Over events first: TensorFlow is slow at sums that leave few channels.
-    def average(values):
-        values = weights * tf.reduce_sum(values, axis=0)
-        return tf.reduce_sum(values, axis=list(range(values.shape.rank - 1)))
-
-    mean = average(x)
-    centred = x - over_event(mean, x)
-
-    # In a third of the operations that autodiff makes of it.
-    def gradient(to_mean, to_variance):
-        return centred * (2 * weights * to_variance) + weights * to_mean, None, None
-
-    return (mean, average(tf.square(centred))), gradient
-
-
-def _after(averages, mean, variance, momentum, synchronized):
-    """The averages after a batch of these moments."""
-    # In few operations: there are hundreds of these in a model.
-    *_, batches = _apart(averages)
-    batches = momentum * batches + 1
-    share = 1 / batches
-    if not synchronized:
-        share *= replicas.rows_count(share.dtype)
-    moments = averages[:-1]
-    moments += (tf.concat([mean, variance], axis=0) - moments) * share
-    return tf.stop_gradient(tf.concat([moments, batches], axis=0))
-
-
-def _before_any_batch(shape, dtype):
-    channels = shape[0] // 2
-    return tf.constant(channels * [0] + channels * [1] + [0], dtype)
-
-
-def _apart(averages):
-    """Means [C], variances [C], and the weight of batches [1]."""
-    channels = averages.shape[0] // 2
-    return tf.split(averages, [channels, channels, 1])
-
-
-def over_replicas(count, mean, variance):
-    """Count, mean [C] and variance [C] over all replicas from those of each one's values."""
+def over_replicas(
+    count: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Computes count, mean [C] and variance [C] over all replicas from those of each one."""
     context = replicas.several()
     count *= replicas.rows_count(count.dtype)
-    # A row for each replica, in which the others have zeros: one exchange, where sums of values
-    # and then of squares about their mean would take two.
+    # Each replica fills a row, in which the others have zeros: that takes one exchange, where sums
+    # of values and then of squares about their mean would take two.
     place = tf.one_hot(
         context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=mean.dtype
     )
-    rows = tf.concat([tf.reshape(count, [1]), mean, variance], axis=0)
-    rows = replicas.sum_over(place[:, tf.newaxis] * rows)
+    row = tf.concat([tf.reshape(count, [1]), mean, variance], axis=0)
+    rows = replicas.sum_over(place[:, tf.newaxis] * row)
     channels = mean.shape[0]
     counts, means, variances = tf.split(rows, [1, channels, channels], axis=1)
-    # No rows on any replica must not divide zero by zero.
+    # Replicas that all have no rows must not divide zero by zero.
     count = tf.maximum(tf.reduce_sum(counts), 1)
     shares = counts / count
     mean = tf.reduce_sum(shares * means, axis=0)

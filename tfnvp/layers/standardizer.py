@@ -1,17 +1,22 @@
 """Mean and scale of a data set, by which it is standardised."""
 
+from collections.abc import Iterable
+
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnvp.configured_layer import UncastLayer
+from tfnvp.types import TensorLike
+
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class Standardizer(keras.layers.Layer):
+class Standardizer(UncastLayer):
     """Mean and standard deviation of each dimension of the data: 0 and 1 until `adapt`.
 
     `tfnvp.bijectors.Standardization` applies them. They are neither trained nor touched by
-    training. Not Keras' Normalization: it uses copies of its statistics, which compiled functions
-    keep as constants, and lets a constant dimension pass.
+    training. This is not Keras' Normalization: that uses copies of its statistics, which compiled
+    functions keep as constants, and lets a constant dimension pass.
 
     Args:
         **kwargs: further arguments of `keras.layers.Layer`.
@@ -23,18 +28,15 @@ class Standardizer(keras.layers.Layer):
         mean [D] and scale [D], in the layer's variable dtype.
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-
-    def build(self, x_shape):
+    def build(self, x_shape: tuple) -> None:
         options = {"trainable": False, "autocast": False}
         self.mean = self.add_weight((x_shape[-1],), "zeros", name="mean", **options)
         self.scale = self.add_weight((x_shape[-1],), "ones", name="scale", **options)
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.scale)
 
-    def adapt(self, batches):
+    def adapt(self, batches: Iterable[TensorLike]) -> None:
         """Takes the mean and the standard deviation of the data, in place of any before.
 
         Args:
@@ -46,14 +48,14 @@ class Standardizer(keras.layers.Layer):
         """
         rows, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
         for batch in batches:
-            # The values that the flow sees, summed up in float64.
+            # We sum up the values that the flow sees, in float64.
             with np.errstate(over="ignore"):
                 x = np.asarray(batch).astype(self.variable_dtype).astype("float64")
             if not np.isfinite(x).all():
                 raise ValueError("data to adapt to must be finite, got NaN or infinity")
             if not len(x):
                 continue
-            # Chan, Golub and LeVeque (1983): means far from zero do not drown the variance.
+            # By Chan, Golub and LeVeque (1983) means far from zero do not drown the variance.
             before, rows = rows, rows + len(x)
             off = x.mean(axis=0) - mean
             mean += off * len(x) / rows
@@ -71,8 +73,3 @@ class Standardizer(keras.layers.Layer):
             self.built = True
         self.mean.assign(mean)
         self.scale.assign(np.sqrt(squares / rows))
-
-    def get_config(self):
-        config = super().get_config()
-        config.pop("autocast", None)
-        return config

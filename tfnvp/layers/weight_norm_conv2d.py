@@ -1,15 +1,17 @@
 """Convolution with weight normalization."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfnvp.checks import check_positive_int
+from tfnvp.configured_layer import ConfiguredLayer
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
-class WeightNormConv2D(keras.layers.Layer):
+class WeightNormConv2D(ConfiguredLayer):
     """A convolution whose kernel is a direction times a length for each output channel.
 
         kernel = scale * v / ||v||,    the norm over height, width and input channels,
@@ -39,16 +41,16 @@ class WeightNormConv2D(keras.layers.Layer):
 
     def __init__(
         self,
-        filters,
-        kernel_size=3,
-        use_bias=True,
-        use_scale=True,
-        scale_initializer="ones",
-        scale_regularizer=None,
-        **kwargs,
-    ):
-        for name, value in (("filters", filters), ("kernel_size", kernel_size)):
-            check_positive_int(name, value)
+        filters: int,
+        kernel_size: int = 3,
+        use_bias: bool = True,
+        use_scale: bool = True,
+        scale_initializer: str | keras.initializers.Initializer = "ones",
+        scale_regularizer: str | keras.regularizers.Regularizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_positive_int("filters", filters)
+        check_positive_int("kernel_size", kernel_size)
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
@@ -57,10 +59,11 @@ class WeightNormConv2D(keras.layers.Layer):
         self.scale_initializer = keras.initializers.get(scale_initializer)
         self.scale_regularizer = keras.regularizers.get(scale_regularizer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.kernel_shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
-        # A matrix with a column for each output channel, for optimizers that treat matrices apart,
-        # as Keras' Muon does. Out of autocast: a norm taken in bfloat16 would be off by percents.
+        # The direction is a matrix with a column for each output channel, for optimizers that treat
+        # matrices apart, as Keras' Muon does. It is not cast: a norm taken in bfloat16 would be off
+        # by percents.
         self.direction = self.add_weight(
             (math.prod(self.kernel_shape[:-1]), self.filters),
             "he_normal",
@@ -79,45 +82,17 @@ class WeightNormConv2D(keras.layers.Layer):
         if self.use_bias:
             self.bias = self.add_weight((self.filters,), "zeros", name="bias")
 
-    def call(self, x):
-        x = self.convolve(x, self.kernel())
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        x = tf.nn.conv2d(x, tf.cast(self.kernel(), x.dtype), strides=1, padding="SAME")
         return tf.nn.bias_add(x, tf.convert_to_tensor(self.bias)) if self.use_bias else x
 
-    def kernel(self):
-        """The columns of the kernel, [height * width * C, filters], in the variable dtype."""
-        scale = [tf.convert_to_tensor(self.scale)] if self.use_scale else []
-        return _weight_norm(tf.convert_to_tensor(self.direction), *scale)
+    def kernel(self) -> tf.Tensor:
+        """The kernel [height, width, C, filters], in the variable dtype."""
+        direction = tf.convert_to_tensor(self.direction)
+        length = tf.math.rsqrt(tf.reduce_sum(tf.square(direction), axis=0))
+        if self.use_scale:
+            length *= tf.convert_to_tensor(self.scale)
+        return tf.reshape(direction * length, self.kernel_shape)
 
-    def convolve(self, x, kernel):
-        """x convolved with a kernel such as `kernel` gives."""
-        kernel = tf.reshape(tf.cast(kernel, x.dtype), self.kernel_shape)
-        return tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
-
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:-1], self.filters)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "use_bias": self.use_bias,
-            "use_scale": self.use_scale,
-            "scale_initializer": keras.initializers.serialize(self.scale_initializer),
-            "scale_regularizer": keras.regularizers.serialize(self.scale_regularizer),
-        }
-
-
-@tf.custom_gradient
-def _weight_norm(direction, *scale):
-    """The columns of a matrix, of length one or, if given, of the lengths `scale`."""
-    inverse_length = tf.math.rsqrt(tf.reduce_sum(tf.square(direction), axis=0))
-    factor = inverse_length * scale[0] if scale else inverse_length
-
-    # In a third of the operations that autodiff makes of it.
-    def gradient(upstream):
-        to_scale = tf.reduce_sum(direction * upstream, axis=0) * inverse_length
-        along = factor * to_scale * inverse_length
-        return factor * upstream - along * direction, *(to_scale for _ in scale)
-
-    return direction * factor, gradient

@@ -1,25 +1,23 @@
 """Real NVP for images: the multiscale residual model of the paper."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.bijectors import (
-    AffineCoupling,
-    BatchNormalization,
-    FactorOut,
-    ImageLogit,
-    InvertibleConv1x1,
-    Squeeze,
-)
+from tfnvp.bijectors import ImageLogit
 from tfnvp.bijectors.factor_out import halve
 from tfnvp.checks import assert_all, check_positive_int
-from tfnvp.layers import Dequantization, InvertibleMatrix, ResidualNetwork, RunningMoments
-from tfnvp.masks import ChannelHalves, Checkerboard
+from tfnvp.configured_layer import arguments
+from tfnvp.distribution import FlowDistribution
+from tfnvp.layers import Dequantization
 from tfnvp.models import presets
 from tfnvp.models.flow_model import FlowModel
+from tfnvp.models.multiscale import Multiscale
+from tfnvp.types import TensorLike
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -67,25 +65,22 @@ class ImageRealNVP(FlowModel):
 
     def __init__(
         self,
-        image_shape,
-        num_scales,
-        filters,
-        residual_blocks,
-        levels=256,
-        alpha=0.05,
-        momentum=0.9,
-        scale_l2=5e-5,
-        mixing=False,
-        remat=False,
-        synchronized=True,
-        **kwargs,
-    ):
-        for name, value in (
-            ("num_scales", num_scales),
-            ("filters", filters),
-            ("residual_blocks", residual_blocks),
-        ):
-            check_positive_int(name, value)
+        image_shape: Sequence[int],
+        num_scales: int,
+        filters: int,
+        residual_blocks: int,
+        levels: int = 256,
+        alpha: float = 0.05,
+        momentum: float = 0.9,
+        scale_l2: float = 5e-5,
+        mixing: bool = False,
+        remat: bool = False,
+        synchronized: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        check_positive_int("num_scales", num_scales)
+        check_positive_int("filters", filters)
+        check_positive_int("residual_blocks", residual_blocks)
         super().__init__(**kwargs)
         self.num_scales = num_scales
         self.image_shape = self.checked_image_shape(image_shape)
@@ -104,8 +99,8 @@ class ImageRealNVP(FlowModel):
         self.build()
 
     @classmethod
-    def from_preset(cls, name, load_weights=False, **overrides):
-        """A model of a named architecture.
+    def from_preset(cls, name: str, load_weights: bool = False, **overrides: Any) -> "ImageRealNVP":
+        """Makes a model of a named architecture.
 
         Args:
             name: one of `tfnvp.presets.names()`.
@@ -130,79 +125,37 @@ class ImageRealNVP(FlowModel):
                 ) from error
         return model
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "image_shape": self.image_shape,
-            "num_scales": self.num_scales,
-            "filters": self.filters,
-            "residual_blocks": self.residual_blocks,
-            "levels": self.levels,
-            "alpha": self.alpha,
-            "momentum": self.momentum,
-            "scale_l2": self.scale_l2,
-            "mixing": self.mixing,
-            "remat": self.remat,
-            "synchronized": self.synchronized,
-        }
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **arguments(ImageRealNVP, self)}
 
     # Architecture.
 
-    def build_distribution(self):
-        """The distribution over images of `image_shape`, intensities in [0, 1]."""
+    def build_distribution(self) -> FlowDistribution:
+        """Makes the distribution over images of `image_shape`, intensities in [0, 1]."""
+        multiscale = Multiscale(
+            self.residual_blocks,
+            self.condition.context_shape,
+            self.mixing,
+            self.momentum,
+            self.scale_l2,
+            self.synchronized,
+            self.remat,
+            self.dtype_policy,
+        )
         channels = self.image_shape[-1]
-        flow = [ImageLogit(self.alpha), *self._scale(channels, self.filters, self.num_scales)]
-        return self._over(self.image_shape, tfb.Chain(flow, name="real_nvp"))
+        flow = multiscale.scale(channels, self.filters, self.num_scales)
+        flow = tfb.Chain([ImageLogit(self.alpha), *flow], name="real_nvp")
+        return self._over(self.image_shape, flow)
 
-    def _over(self, image_shape, bijector):
+    def _over(self, image_shape: Sequence[int], bijector: tfb.Bijector) -> FlowDistribution:
         zeros = tf.zeros(image_shape, self.variable_dtype)
         base = tfd.Independent(tfd.Normal(zeros, tf.ones([], zeros.dtype)), 3)
-        return tfd.TransformedDistribution(base, bijector)
-
-    def _scale(self, channels, filters, scales):
-        """The bijectors of one scale and all that follow it, in the order data meets them."""
-        if scales == 1:
-            return self._couplings(Checkerboard, 4, channels, filters)
-        rest = self._scale(2 * channels, 2 * filters, scales - 1)
-        return [
-            *self._couplings(Checkerboard, 3, channels, filters),
-            Squeeze(),
-            *self._couplings(ChannelHalves, 3, 4 * channels, 2 * filters),
-            tfb.Invert(Squeeze()),
-            FactorOut(tfb.Chain(rest, name="scale")),
-        ]
-
-    def _couplings(self, partition, count, channels, filters):
-        """Couplings of alternating parity, each followed by batch normalization."""
-        bijectors = []
-        for i in range(count):
-            mask = partition(i % 2)
-            masked = partition is Checkerboard
-            changing = channels if masked else channels // 2
-            network = ResidualNetwork(
-                changing,
-                filters,
-                self.residual_blocks,
-                checkerboard_parity=mask.parity if masked else None,
-                momentum=self.momentum,
-                scale_l2=self.scale_l2,
-                synchronized=self.synchronized,
-                remat=self.remat,
-                dtype=self.dtype_policy,
-            )
-            network.build((None, None, None, changing), self._context_shape)
-            if self.mixing:
-                matrix = InvertibleMatrix(dtype=self.variable_dtype)
-                matrix.build((None, None, None, channels))
-                bijectors.append(InvertibleConv1x1(matrix))
-            moments = RunningMoments(self.momentum, self.synchronized, dtype=self.variable_dtype)
-            moments.build((None, None, None, changing))
-            bijectors += [AffineCoupling(mask, network), BatchNormalization(mask, moments)]
-        return bijectors
+        return FlowDistribution(base, bijector)
 
     # Images.
 
-    def _check(self, x):
+    def check_data(self, x: TensorLike) -> tf.Tensor:
+        """Makes a tensor of images, and refuses those of a wrong dtype or shape."""
         x = tf.convert_to_tensor(x)
         expected = ", ".join(map(str, self.image_shape))
         if x.dtype != tf.uint8 and not x.dtype.is_floating:
@@ -214,11 +167,16 @@ class ImageRealNVP(FlowModel):
             raise ValueError(f"images must have the shape [batch, {expected}], got {x.shape}")
         return tf.ensure_shape(x, [None, *self.image_shape])
 
-    def _continuous(self, x, training):
-        return self.dequantization(self._in_range(x), training=training)
+    def continuous(
+        self, x: tf.Tensor, training: bool | None = False, draw: int | tf.Tensor = 0
+    ) -> tf.Tensor:
+        """Dequantises uint8 images, and takes float images as they are; their range is checked."""
+        return self.dequantization(self._in_range(x), training=training, draw=draw)
 
-    def log_prob(self, x, labels=None, samples=1):
-        """log p(x), of uint8 images a lower bound of it.
+    def log_prob(
+        self, x: TensorLike, labels: TensorLike | None = None, samples: int = 1
+    ) -> tf.Tensor:
+        """Computes log p(x), of uint8 images a lower bound of it.
 
         With K samples of the noise that dequantises an image, the bound is the log of the mean of
         their K densities, which comes closer to the discrete image's likelihood as K grows. Source:
@@ -237,50 +195,54 @@ class ImageRealNVP(FlowModel):
             ValueError: for images of a wrong shape, dtype or range, or samples not positive.
         """
         check_positive_int("samples", samples)
-        x = self._check(x)
+        x = self.check_data(x)
+        labels = self.condition.labels_of_rows(labels, x.shape[0])
         if x.dtype != tf.uint8 or samples == 1:
-            return super().log_prob(x, labels)
-        labels = self._check_labels(labels, x.shape[0])
-
-        def score(x, labels, draw):
-            x = self.dequantization(self._in_range(x), draw=draw)
-            return self.distribution_for(labels=labels).log_prob(x)
-
+            return self._run(self._log_prob, x, labels)
         scores = [
-            self._run_rows("log_prob of a draw", score, x, labels, tf.constant(draw))
+            self._run(self._density_of_draw, x, labels, tf.constant(draw))
             for draw in range(samples)
         ]
         return tf.reduce_logsumexp(scores, axis=0) - math.log(samples)
 
-    def bits_per_dim(self, x, labels=None, samples=1):
-        """-log2 p(x) / D + log2(levels); arguments as in `log_prob`."""
+    def _density_of_draw(
+        self, x: tf.Tensor, labels: tf.Tensor | None, draw: tf.Tensor
+    ) -> tf.Tensor:
+        return self.distribution_for(labels=labels).log_prob(self.continuous(x, draw=draw))
+
+    def bits_per_dim(
+        self, x: TensorLike, labels: TensorLike | None = None, samples: int = 1
+    ) -> tf.Tensor:
+        """Computes -log2 p(x) / D + log2(levels); arguments as in `log_prob`."""
         return self.bits(self.log_prob(x, labels, samples))
 
-    def inverse_in_full_precision(self, x, labels=None):
-        """`encode` as operations of the caller's graph, for `export`."""
+    def inverse_in_full_precision(self, x: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        """Encodes as operations of the caller's graph, for exports."""
         # The middle of each level stands for it.
         if x.dtype == tf.uint8:
             x = (tf.cast(self._in_range(x), self.variable_dtype) + 0.5) / self.levels
         return super().inverse_in_full_precision(x, labels)
 
-    def _in_range(self, x):
+    def _in_range(self, x: tf.Tensor) -> tf.Tensor:
         if x.dtype == tf.uint8:
             top = self.levels - 1
             if top == 255:
                 return x
             message = f"uint8 images must have values 0..{top}, got up to"
-            checked = assert_all(x <= top, message, _max(x))
+            checked = assert_all(x <= top, message, tf.reduce_max(tf.cast(x, tf.int32)))
         else:
             message = "float images must have values in [0, 1] and no NaN, got values from, to"
-            # Not `x < 0 or x > 1`, which NaN would pass.
+            # We do not ask for `x < 0` or `x > 1`, since NaN would pass.
             in_range = (x >= 0) & (x <= 1)
             checked = assert_all(in_range, message, tf.reduce_min(x), tf.reduce_max(x))
         # The data waits for its check, and with it the step that would put NaN into the weights.
         with tf.control_dependencies([] if checked is None else [checked]):
             return tf.identity(x)
 
-    def distribution_for(self, image_shape=None, labels=None):
-        """The same weights as a distribution over images of another size, or of each label.
+    def distribution_for(
+        self, image_shape: Sequence[int] | None = None, labels: TensorLike | None = None
+    ) -> FlowDistribution:
+        """Gives the same weights as a distribution over images of another size, or of each label.
 
         Args:
             image_shape: (height, width, channels), height and width divisible by
@@ -288,26 +250,34 @@ class ImageRealNVP(FlowModel):
             labels: as in `FlowModel.distribution_for`.
 
         Returns:
-            A `tfd.TransformedDistribution`, with labels [...] of batch shape [...].
+            A `FlowDistribution`, with labels [...] of batch shape [...].
 
         Raises:
             ValueError: for a size that the scales do not divide, other channels, or labels as in
                 `FlowModel.distribution_for`.
         """
-        return self._conditioned(self._of_size(image_shape), labels)
+        return self.condition.applied(self.flow_of(image_shape), labels)
 
-    def _of_size(self, image_shape):
+    def flow_of(self, image_shape: Sequence[int] | None = None) -> FlowDistribution:
+        """Gives the flow over images of another size, see `distribution_for`."""
         if image_shape is None:
-            return self._unconditioned
+            return self.flow
         image_shape = self.checked_image_shape(image_shape)
         if image_shape[-1] != self.image_shape[-1]:
             raise ValueError(
                 f"image_shape must have {self.image_shape[-1]} channels, those of the model, got "
                 f"image_shape={image_shape}"
             )
-        return self._over(image_shape, self._unconditioned.bijector)
+        return self._over(image_shape, self.flow.bijector)
 
-    def sample(self, n, labels=None, temperature=1.0, image_shape=None, seed=None):
+    def sample(
+        self,
+        n: int,
+        labels: TensorLike | None = None,
+        temperature: float = 1.0,
+        image_shape: Sequence[int] | None = None,
+        seed: TensorLike | None = None,
+    ) -> tf.Tensor:
         """Draws images; arguments as in `FlowModel.sample`, and
 
         Args:
@@ -316,13 +286,12 @@ class ImageRealNVP(FlowModel):
         Returns:
             [n, H, W, C], intensities in [0, 1].
         """
-        distribution = self._of_size(image_shape)
-        name = f"sample {tuple(distribution.event_shape)}"
-        samples = self._sample(distribution, name, n, labels, temperature, seed)
+        event_shape = tuple(self.flow_of(image_shape).event_shape)
+        samples = super().sample(n, labels, temperature, seed, image_shape=event_shape)
         return tf.clip_by_value(samples, 0, 1)
 
-    def latents_by_scale(self, z):
-        """Latents as `encode` gives them, apart by the scale at which they leave the flow.
+    def latents_by_scale(self, z: TensorLike) -> list[tf.Tensor]:
+        """Takes latents as `encode` gives them apart by the scale at which they leave the flow.
 
         `tfnvp.latent.join_scales` is the reverse.
 
@@ -340,8 +309,8 @@ class ImageRealNVP(FlowModel):
             scales.append(out)
         return [*scales, z]
 
-    def checked_image_shape(self, image_shape):
-        """An image shape as a tuple, or the ValueError of `distribution_for` if it does not fit."""
+    def checked_image_shape(self, image_shape: Sequence[int]) -> tuple[int, int, int]:
+        """Makes a tuple of an image shape, or raises as `distribution_for` if it does not fit."""
         image_shape = tuple(image_shape)
         if len(image_shape) != 3:
             raise ValueError(
@@ -356,7 +325,3 @@ class ImageRealNVP(FlowModel):
                 f"num_scales={self.num_scales}, got image_shape={image_shape}"
             )
         return image_shape
-
-
-def _max(x):
-    return tf.reduce_max(tf.cast(x, tf.int32))

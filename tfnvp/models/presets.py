@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tfnvp.checks import check_choice
 
@@ -15,14 +16,9 @@ _PAPER_CIFAR10 = {"image_shape": (32, 32, 3), "num_scales": 2, "filters": 64, "r
 # The paper's CIFAR-10 model at a size for a laptop.
 _SMALL = _PAPER_CIFAR10 | {"filters": 32, "residual_blocks": 2}
 
-_DIGITS = {
-    "image_shape": (8, 8, 1),
-    "num_scales": 2,
-    "filters": 32,
-    "residual_blocks": 1,
-    "levels": 17,
-}
-# p(x | y), and with a tenth of the labels left out in training p(x) too.
+_DIGITS = {"image_shape": (8, 8, 1), "num_scales": 2, "filters": 32, "residual_blocks": 1}
+_DIGITS |= {"levels": 17}
+# The model learns p(x | y), and p(x) too, since a tenth of the labels is left out in training.
 _TEN_CLASSES = {"num_classes": 10, "label_dropout": 0.1}
 
 _PRESETS = {
@@ -34,10 +30,10 @@ _PRESETS = {
     "lsun_church_outdoor": _PAPER_64,
     "celeb_a": _PAPER_64,
     "cifar10_small": _SMALL,
-    # Beyond the paper: see docs/results.md for what each step is worth.
+    # These go beyond the paper; docs/results.md tells what each step is worth.
     "cifar10_plus": _SMALL | {"mixing": True},
     "imagenet32_plus": _PAPER_32 | {"mixing": True},
-    # Chosen on the digits' validation images.
+    # Its sizes were chosen on the digits' validation images.
     "digits": _DIGITS,
     "digits_conditional": _DIGITS | _TEN_CLASSES,
     "cifar10_conditional": _SMALL | _TEN_CLASSES,
@@ -45,13 +41,13 @@ _PRESETS = {
 }
 
 
-def names():
+def names() -> list[str]:
     """The names of the presets, sorted."""
     return sorted(_PRESETS)
 
 
-def get(name):
-    """The constructor arguments of a preset, a dictionary of the caller's own.
+def get(name: str) -> dict[str, Any]:
+    """The constructor arguments of a preset, in a new dictionary.
 
     Raises:
         ValueError: for an unknown name; it lists the known ones.
@@ -60,12 +56,12 @@ def get(name):
     return dict(_PRESETS[name])
 
 
-def trained():
+def trained() -> list[str]:
     """The names of the presets whose weights ship with tfnvp, sorted."""
     return sorted(path.name.removesuffix(".json") for path in _WEIGHTS.glob("*.json"))
 
 
-def weights_path(name):
+def weights_path(name: str) -> Path:
     """The weights that ship for a preset, a `pathlib.Path`.
 
     Raises:
@@ -80,13 +76,13 @@ def weights_path(name):
     return _WEIGHTS / f"{name}.weights.h5"
 
 
-def card(name):
-    """What is known of a preset's weights: data, bits/dim and the command that trained them.
+def card(name: str) -> dict[str, Any]:
+    """The card of a preset's weights: data, bits/dim and the command that trained them.
 
     Returns:
-        A dictionary, as `python -m train` leaves it in a run directory's `card.json`.
+        A dictionary, such as `python -m train` leaves in a run directory's `card.json`.
 
     Raises:
-        ValueError: as `weights_path`.
+        ValueError: for an unknown name, or one without weights; it lists the others.
     """
     return json.loads(weights_path(name).with_name(f"{name}.json").read_text())

@@ -1,14 +1,20 @@
 """Real NVP for vectors: masked couplings with dense conditioners."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfnvp.bijectors import AffineCoupling, Standardization
 from tfnvp.checks import assert_all, check_positive_int
+from tfnvp.configured_layer import arguments
+from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import DenseNetwork, Standardizer
 from tfnvp.masks import ChannelHalves
 from tfnvp.models.flow_model import FlowModel
+from tfnvp.types import TensorLike
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -47,7 +53,13 @@ class VectorRealNVP(FlowModel):
         TensorShape([512])
     """
 
-    def __init__(self, event_size, num_couplings=8, hidden_units=(64, 64), **kwargs):
+    def __init__(
+        self,
+        event_size: int,
+        num_couplings: int = 8,
+        hidden_units: Sequence[int] = (64, 64),
+        **kwargs: Any,
+    ) -> None:
         check_positive_int("event_size", event_size)
         if event_size < 2:
             raise ValueError(
@@ -71,30 +83,25 @@ class VectorRealNVP(FlowModel):
         self.standardizer.build((None, event_size))
         self.build()
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "event_size": self._size,
-            "num_couplings": self.num_couplings,
-            "hidden_units": self.hidden_units,
-        }
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **arguments(VectorRealNVP, self)}
 
-    def build_distribution(self):
-        """The distribution over vectors [D], in the units of the data."""
+    def build_distribution(self) -> FlowDistribution:
+        """Makes the distribution over vectors [D], in the units of the data."""
         couplings = [self._coupling(i % 2) for i in range(self.num_couplings)]
         flow = tfb.Chain([Standardization(self.standardizer), *couplings], name="real_nvp")
         zeros = tf.zeros([self._size], self.variable_dtype)
         base = tfd.Independent(tfd.Normal(zeros, tf.ones([], zeros.dtype)), 1)
-        return tfd.TransformedDistribution(base, flow)
+        return FlowDistribution(base, flow)
 
-    def _coupling(self, parity):
+    def _coupling(self, parity: int) -> AffineCoupling:
         first, second = self._size // 2, self._size - self._size // 2
         stays, changes = (second, first) if parity else (first, second)
         network = DenseNetwork(changes, self.hidden_units, dtype=self.dtype_policy)
-        network.build((None, stays), self._context_shape)
+        network.build((None, stays), self.condition.context_shape)
         return AffineCoupling(ChannelHalves(parity, event_ndims=1), network)
 
-    def adapt(self, data):
+    def adapt(self, data: TensorLike | tf.data.Dataset) -> None:
         """Standardises by the mean and the standard deviation of the data, in place of any before.
 
         To be called before training, as Keras' Normalization: afterwards the same weights are
@@ -114,11 +121,12 @@ class VectorRealNVP(FlowModel):
             batches = (keras.utils.unpack_x_y_sample_weight(batch)[0] for batch in data)
         else:
             batches = [data]
-        self.standardizer.adapt(map(self._check, batches))
+        self.standardizer.adapt(map(self.check_data, batches))
 
-    def _continuous(self, x, training):
-        x = super()._continuous(x, training)
+    def continuous(self, x: tf.Tensor, training: bool | None = False) -> tf.Tensor:
+        """Gives the vectors in the flow's dtype, once they are found finite."""
+        x = super().continuous(x, training)
         finite = assert_all(tf.math.is_finite(x), "vectors must be finite, got NaN or infinity")
-        # First of all, lest the optimizer's step comes before it and the weights are lost.
+        # All else waits, lest the optimizer's step comes before the check and weights are lost.
         with tf.control_dependencies([finite]):
             return tf.identity(x)

@@ -1,0 +1,168 @@
+"""A canary for each private name of TensorFlow, TFP and Keras, and for each workaround.
+
+Each fails on the day on which the name is gone, or on which tfnvp can do without the workaround.
+"""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfnvp
+from tfnvp.graph import internals
+from tfnvp.layers import DenseNetwork
+from tfnvp.masks import ChannelHalves
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+SOURCES = sorted(Path(tfnvp.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_private_names_are_in_one_file(path):
+    """Modules of TensorFlow, TFP and Keras that are not public are imported there alone."""
+    private = re.findall(
+        r"(?:from|import) (?:tensorflow\.python|keras\.src|tensorflow_probability\.python)\S*",
+        path.read_text(),
+    )
+    assert not private or path.name == "internals.py"
+
+
+def test_inner_layers_are_found_at_any_depth():
+    inner = keras.layers.Dense(1)
+    outer = keras.Sequential([keras.Sequential([inner])])
+    assert any(layer is inner for layer in internals.with_inner_layers(outer))
+
+
+def test_structure_tells_what_a_trace_depends_on():
+    layer = keras.layers.Dense(3)
+    layer.build((None, 2))
+    before = internals.structure([layer])
+    layer.kernel.assign(np.ones((2, 3)))
+    assert internals.structure([layer]) == before
+    layer.enable_lora(1)
+    assert internals.structure([layer]) != before
+
+
+def test_slots_of_an_optimizer_are_found():
+    variables = [keras.Variable([1.0]), keras.Variable([[2.0]])]
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(variables)
+    assert internals.slot_index(optimizer, variables[1]) == 1
+    for slot in internals.adam_slots(optimizer, variables[1]):
+        assert slot.shape == variables[1].shape
+
+
+def test_training_is_told_from_inference():
+    seen = []
+
+    class Asks(keras.layers.Layer):
+        def call(self, x, training=None):
+            seen.append(internals.in_training())
+            return x
+
+    layer = Asks()
+    for training in (True, False):
+        layer(tf.zeros([1]), training=training)
+    assert [*seen, internals.in_training()] == [True, False, False]
+
+
+def test_keras_sums_gradients_where_it_is_not_told_otherwise():
+    assert callable(keras.optimizers.Adam._all_reduce_sum_gradients)
+    pairs = [(tf.ones([1]), keras.Variable([1.0]))]
+    assert tfnvp.optimizers.Adam()._all_reduce_sum_gradients(pairs) == pairs
+
+
+def test_keras_builds_a_model_by_a_batch_where_it_is_not_told_otherwise():
+    assert callable(keras.Model._maybe_symbolic_build)
+
+
+def test_options_of_functions_are_those_of_before_afterwards():
+    from tensorflow.python.eager import context
+
+    before = context.context().function_call_options.config_proto_serialized
+    with internals.optimised_once():
+        within = context.context().function_call_options.config_proto_serialized
+    assert within != before
+    assert context.context().function_call_options.config_proto_serialized == before
+
+
+def test_gradient_of_tensorflows_concatenation_takes_the_axis_from_the_forward_function():
+    """The day it does not, `internals.concatenate` can go."""
+
+    @tf.function
+    def forward(x):
+        return tf.concat([x, -x], axis=-1)
+
+    def backward_operations(function):
+        x = tf.ones([2, 3])
+        graph = tf.function(function).get_concrete_function(x)
+        _, backward = graph._delayed_rewrite_functions.forward_backward()
+        return [op.type for op in backward.graph.get_operations()]
+
+    mine = tf.function(lambda x: internals.concatenate(x, -x))
+    assert "ConcatOffset" in backward_operations(forward.python_function)
+    assert "ConcatOffset" not in backward_operations(mine.python_function)
+    x = tf.constant([[1.0, 2.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = internals.concatenate(x, -x) * [1.0, 2.0, 3.0, 4.0]
+    np.testing.assert_array_equal(tape.gradient(y, x), [[-2.0, -2.0]])
+
+
+# TFP's cache.
+
+
+def _chain():
+    network = DenseNetwork(1, [4])
+    network.build((None, 1))
+    coupling = tfnvp.bijectors.AffineCoupling(ChannelHalves(0, event_ndims=1), network)
+    return tfb.Chain([tfb.Shift([0.5, 0.0]), coupling])
+
+
+def test_chains_and_inverses_are_what_they_are_taken_for():
+    chain = _chain()
+    for one in (chain, tfb.Chain([tfb.Exp()])):
+        assert isinstance(one, internals.Chain)
+    for one in (tfb.Invert(chain), tfb.Invert(tfb.Exp())):
+        assert isinstance(one, internals.Invert)
+    assert internals.Chain.__name__ == "_Chain" and internals.Invert.__name__ == "_Invert"
+    base = tfd.MultivariateNormalDiag([0.0, 0.0])
+    assert type(tfd.TransformedDistribution(base, chain)) is internals.TransformedDistribution
+
+
+def test_transformed_distributions_of_flows_are_instances_of_the_class_of_that_name():
+    base = tfd.MultivariateNormalDiag([0.0, 0.0])
+    flow = tfd.TransformedDistribution(base, _chain())
+    for one in (flow, tfd.LogNormal(0.0, 1.0)):
+        assert isinstance(one, tfd.TransformedDistribution)
+    assert not isinstance(tfd.Normal(0.0, 1.0), tfd.TransformedDistribution)
+    assert not isinstance(flow, tfd.LogNormal)
+    assert not isinstance(flow, tf.__internal__.CompositeTensor)
+
+
+def test_tfp_still_answers_from_its_cache_where_no_flow_is():
+    """The day it does not, `internals.answer_afresh` can go."""
+    plain = tfb.Chain([tfb.Scale(2.0), tfb.Exp()])
+    x = tf.constant([1.0])
+    assert plain.inverse(plain.forward(x)) is x
+
+
+def test_a_chain_with_a_flow_has_no_cache():
+    chain = _chain()
+    x = tf.constant([[1.0, 2.0]])
+    y = chain.forward(x)
+    assert chain.inverse(y) is not x
+    keys = [key.subkey[0] for key in tfb.Bijector._cache.storage]
+    assert not any(key is chain or key is chain.bijectors[1] for key in keys)
+
+
+def test_a_chain_of_tfps_own_takes_its_own_way_to_a_log_det():
+    chain = tfb.Chain([tfb.Scale(2.0), tfb.Exp()])
+    np.testing.assert_allclose(chain.forward_log_det_jacobian([1.0], 1), 1 + np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(
+        chain.inverse_log_det_jacobian([2 * np.e], 1), -1 - np.log(2), rtol=1e-6
+    )

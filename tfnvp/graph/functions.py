@@ -1,0 +1,48 @@
+"""Compiled functions of a model, forgotten when what they were traced of changes."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfnvp.graph.internals import structure, with_inner_layers
+
+
+class CompiledFunctions:
+    """The functions that TensorFlow has traced of a model, by what they are and are given.
+
+    Args:
+        layers: the layers that the functions use.
+    """
+
+    def __init__(self, layers: list[keras.Layer]) -> None:
+        self._layers = [inner for layer in layers for inner in with_inner_layers(layer)]
+        self._state = None
+        self._known: dict[Hashable, Callable] = {}
+
+    def known(self, optimizer: keras.optimizers.Optimizer | None) -> dict[Hashable, Callable]:
+        """Gives the functions by their `call_key`, for new ones to be added.
+
+        None is left when the model was compiled with another optimizer, or its layers got other
+        variables or policies (LoRA, quantization); new values need no new functions.
+        """
+        state = optimizer, structure(self._layers)
+        if state != self._state:
+            self._state, self._known = state, {}
+        return self._known
+
+
+def call_key(
+    function: Callable, args: tuple[tf.Tensor | None, ...], static: dict[str, Any]
+) -> Hashable:
+    """Tells a function, the kind of its tensors, and its other arguments from all others."""
+    function = getattr(function, "__func__", function)
+    return function, *map(any_rows, args), *sorted(static.items())
+
+
+def any_rows(x: tf.Tensor | None) -> tf.TensorSpec | None:
+    """Gives what a function is traced for: any number of rows, lest another one traces it anew."""
+    if x is None:
+        return None
+    return tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else [], x.dtype)

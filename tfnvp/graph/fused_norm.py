@@ -1,0 +1,97 @@
+"""TensorFlow's fused batch normalization, by the batch of one replica or of all."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tfnvp.graph import replicas
+
+
+def fused(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    mean: tf.Tensor,
+    variance: tf.Tensor,
+    epsilon: float,
+) -> tf.Tensor:
+    """Normalises x by given moments: (x - mean) / sqrt(variance + epsilon) * scale + offset.
+
+    Args:
+        x: [N, H, W, C], float32 or of half the size.
+        scale, offset, mean, variance: [C], float32.
+        epsilon: a constant.
+
+    Returns:
+        A tensor of x's shape and dtype.
+    """
+    return tf.compat.v1.nn.fused_batch_norm(
+        x, scale, offset, mean, variance, epsilon=epsilon, is_training=False
+    )[0]
+
+
+def fused_training(
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalises x by its own moments; arguments as those of `fused`.
+
+    Returns:
+        A tensor of x's shape and dtype, and the batch's mean [C] and variance [C].
+    """
+    y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        x, scale, offset, epsilon=epsilon, is_training=True
+    )
+    # The kernel divides by the batch's variance and returns N / (N - 1) times it.
+    return y, mean, variance * (1 - 1 / _count(x, variance.dtype))
+
+
+def fused_over_replicas(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    epsilon: float,
+    over_replicas: Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalises x by the moments of all replicas' batches; else as `fused_training`.
+
+    Args:
+        over_replicas: maps count, mean and variance of one replica's batch to those of all.
+    """
+    context, rows_count = replicas.several(), replicas.rows_count(scale.dtype)
+
+    @tf.custom_gradient
+    def normalised(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple:
+        _, mean, variance = fused_training(x, scale, offset, epsilon)
+        count, mean, variance = over_replicas(_count(x, scale.dtype), mean, variance)
+        y = fused(x, scale, offset, mean, variance, epsilon)
+
+        # The kernel's gradient is for given moments; we add what comes through these: with n
+        # normalised x, dL/dx = scale / std (dL/dy - mean of dL/dy - n * mean of (n * dL/dy)).
+        def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tuple:
+            given = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=upstream,
+                x=x,
+                scale=scale,
+                reserve_space_1=mean,
+                reserve_space_2=variance,
+                reserve_space_3=tf.zeros([0]),
+                epsilon=epsilon,
+                is_training=False,
+            )
+            to_scale, to_offset = given.scale_backprop, given.offset_backprop
+            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([to_offset, to_scale]))
+            mean_of_dy, mean_of_n_dy = tf.unstack(sums / count)
+            inverse_std = tf.math.rsqrt(variance + epsilon)
+            factor = rows_count * scale * inverse_std
+            slope = factor * mean_of_n_dy * inverse_std
+            level = factor * mean_of_dy - slope * mean
+            through = tf.cast(slope, x.dtype) * x + tf.cast(level, x.dtype)
+            return given.x_backprop - through, to_scale, to_offset
+
+        return (y, mean, variance), gradient
+
+    return normalised(x, scale, offset)
+
+
+def _count(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    return tf.cast(tf.size(x), dtype) / x.shape[-1]
