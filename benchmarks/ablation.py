@@ -1,13 +1,13 @@
-"""What each step beyond the paper is worth: the same time to train, test bits per dimension.
+"""The worth of each step beyond the paper: test bits per dimension after the same time of training.
 
     TFDS_DATA_DIR=DIR python -m benchmarks.ablation [--variant NAME ...] [--minutes M] [--seed N]
 
-Trains `cifar10_small` and its variants on the CIFAR-10 of TFDS_DATA_DIR, one after the other, each
-for M minutes of wall clock: building, tracing and training. The batch is the recipe's, and the
-learning rate warms up and falls by a cosine over that time. Prints a JSON line for each variant:
-bits/dim of validation and test images, images seen and steps. Run alone on the machine, or pinned
-to a core by taskset. Variants that did not pay are deleted; docs/results.md says what they reached,
-and which commit has them.
+It trains `cifar10_small` and its variants on the CIFAR-10 of TFDS_DATA_DIR, one after the other,
+each for M minutes of wall clock: building, tracing and training. The batch is the recipe's, and the
+learning rate warms up and falls by a cosine over that time. A JSON line for each variant has the
+bits/dim of validation and test images, images seen and steps. Run it alone on the machine, or pin
+it to a core by taskset. Variants that did not pay are deleted; docs/results.md says what they
+reached, and which commit has them.
 """
 
 import argparse
@@ -21,14 +21,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import keras
 
-from tfnvp.training import recipe as recipes
+from tfnvp.training import recipes
 from tfnvp.training.schedules import make_optimizer
 
 RECIPE = "cifar10_small"
 
 
 class TimedSchedule(keras.callbacks.Callback):
-    """Warm-up by steps, a cosine by the clock, and an end when the time is over."""
+    """Warms up by steps, follows a cosine by the clock, and ends when the time is over."""
 
     def __init__(self, peak, warmup_steps, started, seconds, decay=True):
         super().__init__()
@@ -101,7 +101,7 @@ def run(name, minutes, seed):
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ablation", description=__doc__.partition("\n")[0]
     )

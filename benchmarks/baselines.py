@@ -1,17 +1,16 @@
-"""What a flow has to beat: the best Gaussian mixture of scikit-learn, in test bits per dimension.
+"""The figure a flow has to beat: test bits/dim of the best Gaussian mixture of scikit-learn.
 
     python -m benchmarks.baselines digits
 
 Full-covariance mixtures are fitted to the dequantised training images, once as pixels in [0, 1)
-and once behind the logit that Real NVP has (alpha 0.05, its log-det counted). The number of
-components and `reg_covar` are chosen on the validation split. Noise and initialisation come from
-fixed seeds.
+and once behind Real NVP's logit (alpha 0.05, its log-det counted). The number of components and
+`reg_covar` are chosen on the validation split. Noise and initialisation come from fixed seeds.
 
 A mixture that sees one draw of the noise for each training image overfits it. A flow draws
 afresh at each step, so the mixture is also fitted to several draws of each image, which is the
 stronger baseline; `fit_draws` tells the two apart. Scores are means over `SCORE_DRAWS` draws.
 
-Prints a JSON line for each candidate, one for the best of each space and number of draws
+It prints a JSON line for each candidate, one for the best of each space and number of draws
 (`"best_of"`), and last the best of all.
 """
 
@@ -27,9 +26,9 @@ from sklearn.mixture import GaussianMixture
 import tfnvp.data
 
 ALPHA = 0.05
-FIT_DRAWS = (1, 4)  # ten draws were no better than four
+FIT_DRAWS = (1, 4)  # Ten draws were no better than four.
 SCORE_DRAWS = 4
-# The spaces differ in scale, hence in what regularises: each range has the best in its interior.
+# The spaces differ in scale and want other regularisers; each range has the best in its interior.
 GRIDS = {
     "logit": {"components": (5, 10, 15, 20), "reg_covar": (0.03, 0.06, 0.1)},
     "pixels": {"components": (5, 10, 15), "reg_covar": (1e-4, 3e-4, 1e-3, 3e-3)},
@@ -37,13 +36,13 @@ GRIDS = {
 
 
 def dequantise(images: np.ndarray, levels: int, draws: int, seed: int) -> np.ndarray:
-    """uint8 [N, H, W, C] to float64 [draws * N, D] in [0, 1), with uniform noise."""
+    """Makes float64 [draws * N, D] in [0, 1) of uint8 [N, H, W, C], with uniform noise."""
     pixels = np.tile(images.reshape(len(images), -1).astype(np.float64), (draws, 1))
     return (pixels + np.random.RandomState(seed).uniform(size=pixels.shape)) / levels
 
 
 def to_space(x: np.ndarray, space: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [N, D] to the space a mixture is fitted in, [N, D], and the map's log-det, [N]."""
+    """Maps pixels [N, D] to the space of a mixture, [N, D]; returns the log-det too, [N]."""
     if space == "pixels":
         return x, np.zeros(len(x))
     p = ALPHA + (1 - 2 * ALPHA) * x

@@ -1,13 +1,13 @@
-"""What a full run of each recipe costs: parameters, images, floating-point operations, hours.
+"""The cost of a full run of each recipe: parameters, images, floating-point operations, hours.
 
     python -m benchmarks.cost [--recipe NAME ...] [--teraflops T] [--scaling S]
 
-Prints a JSON line for each recipe of the paper's table. Operations are those that TensorFlow's
-profiler counts in the graph of `log_prob` of one image, almost all of them of convolutions; a
-training step takes three times as many, for the gradient of a convolution is two of its size. Hours
-are an estimate: they assume T sustained teraflops on one device (an H100 has 989 at its peak in
-bfloat16, of which convolutions of 32 to 512 channels reach a small part), and S of eight times
-that on eight. Images of a recipe are its epochs times the published size of its training split.
+It prints a JSON line for each recipe of the paper's table. TensorFlow's profiler counts the
+operations in the graph of `log_prob` of one image, almost all of them in convolutions; a training
+step takes three times as many, for the gradient of a convolution is two of its size. Hours are an
+estimate: they assume T sustained teraflops on one device (an H100 has 989 at its peak in bfloat16,
+of which convolutions of 32 to 512 channels reach a small part), and S times eight times that on
+eight. A recipe's images are its epochs times the published size of its training split.
 """
 
 import argparse
@@ -19,9 +19,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import tensorflow as tf
 
-from tfnvp.training import recipe as recipes
+from tfnvp.training import recipes
 
-# Images of the data sets' training splits, less those cut off for validation.
+# The training splits have so many images, less those that are cut off for validation.
 TRAINING_IMAGES = {
     "cifar10": 47_500,
     "imagenet32": 1_255_526,
@@ -34,7 +34,7 @@ TRAINING_IMAGES = {
 
 
 def operations(model):
-    """Floating-point operations of log_prob of one image."""
+    """Counts the floating-point operations of log_prob of one image."""
     image = tf.TensorSpec([1, *model.image_shape], tf.float32)
     graph = tf.function(model.distribution.log_prob).get_concrete_function(image).graph
     options = tf.compat.v1.profiler.ProfileOptionBuilder(
@@ -49,8 +49,8 @@ def cost(name, teraflops, scaling):
     recipe = recipes.get(name)
     model = tfnvp.ImageRealNVP.from_preset(recipe.preset)
     images = recipe.epochs * TRAINING_IMAGES[name]
-    of_log_prob = operations(model)
-    total = 3 * of_log_prob * images
+    flops_log_prob = operations(model)
+    total = 3 * flops_log_prob * images
     hours = total / (teraflops * 1e12) / 3600
     return {
         "benchmark": "cost",
@@ -58,7 +58,7 @@ def cost(name, teraflops, scaling):
         "parameters": model.count_params(),
         "images": images,
         "steps": recipe.epochs * -(-TRAINING_IMAGES[name] // recipe.batch_size),
-        "gigaflops_log_prob": round(of_log_prob / 1e9, 2),
+        "gigaflops_log_prob": round(flops_log_prob / 1e9, 2),
         "exaflops_training": round(total / 1e18, 2),
         "hours_one_device": round(hours, 1),
         "hours_eight_devices": round(hours / (8 * scaling), 1),
@@ -66,12 +66,12 @@ def cost(name, teraflops, scaling):
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.cost", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--recipe", choices=TRAINING_IMAGES, nargs="*", default=TRAINING_IMAGES)
-    parser.add_argument("--teraflops", type=float, default=40.0, help="sustained, of one device")
+    parser.add_argument("--teraflops", type=float, default=40.0, help="sustained by one device")
     parser.add_argument("--scaling", type=float, default=0.85, help="efficiency of eight devices")
     args = parser.parse_args()
     for name in args.recipe:

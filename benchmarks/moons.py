@@ -7,8 +7,8 @@ Both learn 10,000 points of `make_moons(noise=0.05)` and are scored by their mea
 cores. The mixtures have 3 to 50 components, and the best is chosen on the test points, in its
 favour.
 
-Prints a JSON line for the flow, with the integral of its density over a grid, one for each mixture,
-and last the comparison: `ahead` is the flow's figure less the best mixture's.
+It prints a JSON line for the flow, with the integral of its density over a grid, one for each
+mixture, and last the comparison: `ahead` is the flow's figure less the best mixture's.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def train(x: np.ndarray, seed: int) -> tfnvp.VectorRealNVP:
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps - WARMUP_STEPS, warmup_target=LEARNING_RATE, warmup_steps=WARMUP_STEPS
     )
-    # Steps of a few milliseconds: Keras' loop around each would take as long.
+    # A step takes a few milliseconds, and Keras' loop around each would take as long.
     model.compile(optimizer=keras.optimizers.Adam(rate), steps_per_execution=20)
     model.fit(x, batch_size=BATCH_SIZE, epochs=EPOCHS, verbose=0)
     return model
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.moons", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the flow's weights and batches")
+    parser.add_argument("--seed", type=int, default=0, help="seeds the flow's weights and batches")
     seed = parser.parse_args().seed
     x, test = moons(0), moons(1)
 

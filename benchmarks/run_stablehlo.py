@@ -1,10 +1,10 @@
-"""Runs what `tfnvp.export_stablehlo` wrote, with numpy and JAX alone, on whatever device is there.
+"""Runs an export of `tfnvp.export_stablehlo` with numpy and JAX alone, on any device.
 
     python benchmarks/run_stablehlo.py DIRECTORY [--runs N]
     python benchmarks/run_stablehlo.py DIRECTORY --images x.npy --steps N [--write weights.npz]
 
-Compiles the module, checks its results against the recorded ones, and times it: prints a JSON line
-with runs and images a second and, where XLA's cost analysis knows it, the floating-point rate. With
+It compiles the module, checks its results against the recorded ones, and times it: a JSON line has
+runs and images a second and, where XLA's cost analysis knows it, the floating-point rate. With
 `--images` it trains a `train_step` for N steps on batches drawn from an array of uint8 images [M,
 H, W, C] (or of float32 vectors [M, D]), prints each loss, and writes the variables, weights and
 optimizer state, by name.
@@ -25,7 +25,7 @@ from jax._src.lib import xla_client
 from jax.extend import backend as jax_backend
 from jax.extend.mlir import ir
 
-# Counters are int64.
+# Counters are int64, which JAX has only if it is told.
 jax.config.update("jax_enable_x64", True)
 
 
@@ -56,12 +56,12 @@ class Module:
 
     @property
     def batch_size(self):
-        """Rows of the argument, or of the result where the argument is a seed."""
+        """How many rows the argument has, or the result where the argument is a seed."""
         sample = self.signature["what"] == "sample"
         return self.signature["results" if sample else "arguments"][0]["shape"][0]
 
     def __call__(self, argument):
-        """The result for an argument; variables that the module changes are changed."""
+        """Returns the result for an argument, and keeps the variables that the module changes."""
         dtype = self.signature["arguments"][0]["dtype"]
         argument = jax.device_put(np.asarray(argument, dtype), self.device)
         result, *changed = self.executable.execute([argument, *self.variables.values()])
@@ -70,8 +70,8 @@ class Module:
         return result
 
     def check(self, tolerance=1e-4):
-        """Compares with what TensorFlow computed; the largest relative difference."""
-        # Copies: a step takes over the memory of what it changes.
+        """Compares results with TensorFlow's; returns the largest relative difference."""
+        # A step takes over the memory of the variables that it changes, hence the copies.
         weights = {name: np.array(value) for name, value in self.variables.items()}
         expected = self.recorded["result"]
         if self.signature["what"] == "train_step":
@@ -85,14 +85,14 @@ class Module:
         return difference
 
     def flops(self):
-        """Floating-point operations of a run, by XLA's count, or None."""
+        """XLA's count of the floating-point operations of a run, or None."""
         analysis = self.executable.cost_analysis()
         analysis = analysis[0] if isinstance(analysis, list) else analysis
         return (analysis or {}).get("flops")
 
 
 def measure(module, runs):
-    """Runs a second of the compiled module, medians of `runs` after two that warm up."""
+    """Measures runs a second of the compiled module: the median of `runs`, after two warm-ups."""
     seconds = []
     for _ in range(runs + 2):
         started = time.perf_counter()
@@ -116,12 +116,12 @@ def train(module, images, steps, seed=0):
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--runs", type=int, default=10, help="timed runs")
-    parser.add_argument("--images", type=Path, help=".npy of what to train on")
-    parser.add_argument("--steps", type=int, default=100, help="of training")
+    parser.add_argument("--images", type=Path, help=".npy of images to train on")
+    parser.add_argument("--steps", type=int, default=100, help="training steps")
     parser.add_argument("--write", type=Path, help=".npz for the trained variables")
     args = parser.parse_args()
     started = time.perf_counter()

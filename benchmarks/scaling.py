@@ -1,14 +1,14 @@
-"""What distribution costs: steps a second and seconds to the first step, by replicas and workers.
+"""The cost of distribution: steps a second and seconds to the first step, by replicas and workers.
 
     python -m benchmarks.scaling [--preset cifar10_small] [--batch 32] [--steps 8]
         [--unsynchronized] [--cases "one device" "2 replicas" ...]
 
-The same global batch on one device, on 2 and 4 replicas of MirroredStrategy (logical CPU devices)
-and on 1 and 2 workers of MultiWorkerMirroredStrategy (processes on 127.0.0.1), each in processes of
-their own and one after the other, all on the same cores: the figure of interest is the overhead.
-Prints a JSON line each; `time_ratio` is a step's time over that on one device. Steps are Keras' own
-train function, timed after two that warm up, the median; the first step's time is from the model's
-construction on, tracing included.
+The same global batch runs on one device, on 2 and 4 replicas of MirroredStrategy (logical CPU
+devices) and on 1 and 2 workers of MultiWorkerMirroredStrategy (processes on 127.0.0.1), each in
+processes of their own and one after the other, all on the same cores: the overhead is the figure of
+interest. Each has a JSON line, in which `time_ratio` is a step's time over that on one device. A
+step is a call of Keras' own train function, and its time the median after three that warm up; the
+first step's time begins with the model's construction and includes tracing.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main():
 
 
 def run(case, workers):
-    """The figures of a case, from the first of its processes."""
+    """Runs a case in processes of its own; returns the figures of the first."""
     command = [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:], "--child", case]
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
     addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]
@@ -81,7 +81,7 @@ def run(case, workers):
 
 
 def measure(arguments, case):
-    """Steps a second and seconds to the first step, in this process."""
+    """Measures steps a second and seconds to the first step, in this process."""
     import numpy as np
     import tensorflow as tf
 

@@ -1,13 +1,13 @@
-"""Requests a second and latency of a SavedModel behind concurrent callers, and of the Keras model.
+"""Requests a second and latency of a SavedModel and of the Keras model, under concurrent callers.
 
     python -m benchmarks.serving [--preset P] [--saved-model DIR] [--callers 1 8 32] [--seconds S]
 
-The first line has the time to load the SavedModel. A call is of one image. For log_prob and sample,
-each number of callers and each contender there is a JSON line: requests a second, and the 50th,
-95th and 99th percentile of a call's milliseconds. The contenders are the loaded SavedModel, the
-same with requests batched as TF Serving batches them (up to 64, waiting 2 ms at most), and the
-Keras model's own methods. A last line compares log_prob at
-batch 64 of the SavedModel with `tf.function(model.log_prob)`, run by run in turns.
+The first line has the time to load the SavedModel. Each call asks for one image. For log_prob and
+sample, each number of callers and each contender there is a JSON line: requests a second, and the
+50th, 95th and 99th percentile of a call's milliseconds. The contenders are the loaded SavedModel,
+the same with requests batched in the way of TF Serving (up to 64, waiting 2 ms at most), and the
+Keras model's own methods. The last line compares the SavedModel's log_prob at batch 64 with
+`tf.function(model.log_prob)`, which take turns run by run.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MAX_BATCH, MAX_WAIT = 64, 0.002
 
 
 class Batched:
-    """Calls of one row each, run together.
+    """Runs calls of one row each together.
 
     Args:
         run: a function of a dictionary of arrays of rows.
@@ -64,7 +64,7 @@ class Batched:
 
 
 def measure(call, requests, callers, seconds):
-    """Lets callers ask one after the other for some seconds; requests a second and latencies."""
+    """Lets each caller ask without pause for some seconds; measures requests and latencies."""
     latencies = [[] for _ in range(callers)]
     call(requests[0])
     started = time.perf_counter()
@@ -94,14 +94,14 @@ def measure(call, requests, callers, seconds):
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--preset", default="digits", help="one that ships with weights")
-    parser.add_argument("--saved-model", help="other than saved_models/PRESET/1")
+    parser.add_argument("--preset", default="digits", help="a preset that ships with weights")
+    parser.add_argument("--saved-model", help="a directory other than saved_models/PRESET/1")
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--seconds", type=float, default=10, help="of each line")
+    parser.add_argument("--seconds", type=float, default=10, help="how long each line takes")
     args = parser.parse_args()
 
     import tfnvp
@@ -161,7 +161,7 @@ def main():
             before = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - before)
-    # The first two warm up.
+    # The first two runs warm up, and do not count.
     rates = {name: 64 / statistics.median(times[2:]) for name, times in seconds.items()}
     record = {"benchmark": "serving", "preset": args.preset, "workload": "log_prob", "batch": 64}
     record |= {f"{name}_images_per_second": round(rate, 1) for name, rate in rates.items()}

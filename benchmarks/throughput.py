@@ -1,18 +1,18 @@
-"""Images a second: a training step, log_prob and sample, of tfnvp and of its peers.
+"""Images a second in a training step, log_prob and sample, for tfnvp and its peers.
 
     python -m benchmarks.throughput --preset P [--batch N] [--policy float32|mixed_bfloat16]
         [--xla] [--remat] [--data NAME] [--threads N] [--against torch ...]
         [--workload train_step ...]
 
-Prints a JSON line for each workload: images a second (of the median of the runs after two that warm
-up), seconds to the first result (from the model's construction: tracing is in it, imports are not)
-and the peak of resident memory. With `--against`, the peers do the same in the same call, each in
-a process of its own that waits while another runs: run by run they take turns, and a line tells
-the ratio of tfnvp's images a second to each peer's. `torch` is tfnvp's architecture in PyTorch,
-parameter for parameter; `torchflows` and `normflows` are the nearest that these libraries have;
-`tfp_idiom` is tfnvp with couplings that run their networks for value and log-det apart. Peers
-compute in float32 whatever the policy of tfnvp, unless `--peer-policy` says otherwise, and leave
---xla and --remat to tfnvp.
+It prints a JSON line for each workload: images a second (from the median of the runs after two that
+warm up), seconds to the first result (from the model's construction on, which includes tracing but
+no imports) and the peak of resident memory. With `--against`, the peers do the same in the same
+call, each in a process of its own that waits while another runs: they take turns run by run, and a
+line tells the ratio of tfnvp's images a second to each peer's. `torch` is tfnvp's architecture in
+PyTorch, parameter for parameter; `torchflows` and `normflows` are the most similar models of these
+libraries; `tfp_idiom` is tfnvp with couplings that run their networks for value and log-det apart.
+Peers compute in float32 whatever the policy of tfnvp, unless `--peer-policy` says otherwise, and
+--xla and --remat are for tfnvp alone.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
-# Importing this must not import TensorFlow: the processes of peers do not need it.
+# This module must not import TensorFlow, which the processes of peers do not need.
 MODULES = {
     "tfnvp": "benchmarks.peers.tfnvp_model",
-    "torch": "benchmarks.peers.torch_real_nvp",
+    "torch": "benchmarks.peers.torch_contender",
     "torchflows": "benchmarks.peers.torchflows_model",
     "normflows": "benchmarks.peers.normflows_model",
     "tfp_idiom": "benchmarks.peers.tfp_idiom",
@@ -46,9 +46,9 @@ class Options:
     Attributes:
         policy: "float32" or "mixed_bfloat16".
         xla: whether TensorFlow compiles with XLA.
-        threads: of an operation; None for as many as there are cores.
+        threads: how many an operation takes; None for as many as there are cores.
         remat: whether couplings are rematerialised in training.
-        data: name of a data set whose pipeline feeds training; None for one batch in memory.
+        data: the name of a data set whose pipeline feeds training; None for one batch in memory.
     """
 
     policy: str = "float32"
@@ -59,7 +59,7 @@ class Options:
 
 
 def work(connection, contender, workload, architecture, batch, options):
-    """The process of one contender: a run for each message, until there is none."""
+    """Does one contender's runs, one for each message, in a process of its own."""
     module = importlib.import_module(MODULES[contender])
     images = np.random.default_rng(0).integers(
         0, architecture.get("levels", 256), (batch, *architecture["image_shape"]), dtype=np.uint8
@@ -82,7 +82,7 @@ def work(connection, contender, workload, architecture, batch, options):
 
 
 def _peak_rss_mb():
-    # Not getrusage, whose figure begins with that of the parent process.
+    # The figure of getrusage would begin with that of the parent process.
     status = Path("/proc/self/status").read_text().splitlines()
     (kilobytes,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
     return int(kilobytes) / 1024
@@ -96,17 +96,17 @@ class Competitor:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, *args), daemon=True)
         self.process.start()
-        theirs.close()  # so that the end of the process is noticed
+        theirs.close()  # Otherwise nobody would notice the end of the process.
         self.facts = self.connection.recv()
         self.seconds = []
 
     def run(self):
-        """One run, timed."""
+        """Has one run done, and keeps its time."""
         self.connection.send(True)
         self.seconds.append(self.connection.recv())
 
     def end(self):
-        """Ends the process; the peak of its memory, MB."""
+        """Ends the process; returns the peak of its memory, MB."""
         self.connection.send(False)
         peak = self.connection.recv()
         self.process.join()
@@ -120,11 +120,11 @@ def measure(workload, architecture, batch, contenders, runs):
         workload: one of `WORKLOADS`.
         architecture: constructor arguments of `tfnvp.ImageRealNVP`.
         batch: images a run.
-        contenders: a dictionary of names and `Options`.
-        runs: of each contender, after the warm-ups.
+        contenders: a dictionary from names to `Options`.
+        runs: how many each contender does after the warm-ups.
 
     Returns:
-        A dictionary of names and figures.
+        A dictionary from names to figures.
     """
     competitors = {
         name: Competitor(name, workload, architecture, batch, options)
@@ -145,7 +145,7 @@ def measure(workload, architecture, batch, contenders, runs):
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.throughput", description=__doc__.partition("\n")[0]
     )
@@ -160,7 +160,7 @@ def main():
     parser.add_argument("--xla", action="store_true", help="compile with XLA")
     parser.add_argument("--remat", action="store_true", help="rematerialise couplings")
     parser.add_argument("--data", help="data set whose pipeline feeds tfnvp's train_step")
-    parser.add_argument("--threads", type=int, help="of one operation")
+    parser.add_argument("--threads", type=int, help="how many one operation takes")
     peers = [name for name in MODULES if name != "tfnvp"]
     parser.add_argument("--against", choices=peers, nargs="*", default=[])
     parser.add_argument("--workload", choices=WORKLOADS, nargs="*", default=WORKLOADS)

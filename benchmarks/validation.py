@@ -3,10 +3,11 @@
     python -m benchmarks.validation [--run NAME] [--epochs N] > validation.jsonl
     python -m benchmarks.validation --plot FIGURE.png validation.jsonl [...]
 
-Each run trains by the recipe `cifar10_small` but for what its name says. After every epoch the
-training images and the validation images are scored in inference mode; a JSON line has both, in
-bits per dimension, and the mean of the epoch's steps, which is in training mode. A run's last line
-has the largest gap, validation less training images. With --plot, reads such lines and draws them.
+Each run follows the recipe `cifar10_small`, except for the batch and rate in its name. After every
+epoch the training images and the validation images are scored in inference mode; a JSON line has
+both, in bits per dimension, and the mean of the epoch's steps, which is in training mode. A run's
+last line has the largest gap, validation less training images. With --plot, it reads such lines and
+draws them.
 """
 
 import argparse
@@ -18,11 +19,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import keras
 
-from tfnvp.training import recipe as recipes
+from tfnvp.training import recipes
 
 RECIPE = "cifar10_small"
 NARROW = {"filters": 16, "residual_blocks": 1}
-# What differs from the recipe: the batch, and the factor on the learning rate.
+# Each run has a batch of its own, and a factor on the recipe's learning rate.
 RUNS = {
     "batch 8": (8, 1),
     "batch 64": (64, 1),
@@ -54,7 +55,7 @@ class Gaps(keras.callbacks.Callback):
 
 
 def run(name, epochs, seed=0):
-    """Trains and prints, as the module says."""
+    """Trains one run, and prints its lines."""
     recipe = recipes.get(RECIPE)
     batch_size, factor = RUNS[name]
     learning_rate = factor * recipe.learning_rate
@@ -93,7 +94,7 @@ def plot(paths, figure):
 
 
 def main():
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.validation", description=__doc__.partition("\n")[0]
     )

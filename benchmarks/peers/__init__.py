@@ -1,1 +1,1 @@
-"""What tfnvp is measured against by `benchmarks.throughput`, each behind a class `Contender`."""
+"""The peers of tfnvp in `benchmarks.throughput`, each behind a class `Contender`."""

@@ -1,20 +1,23 @@
-"""The nearest that normflows has to an image Real NVP: its multiscale Glow, affine couplings of two
-hidden layers, as its documentation builds it, with as many scales, and filters, as tfnvp's."""
+"""The multiscale Glow of normflows, the nearest that it has to an image Real NVP.
+
+It is built as the documentation of normflows builds it, from affine couplings with two hidden
+layers, and has as many scales and filters as tfnvp's model.
+"""
 
 import normflows as nf
 
-from benchmarks.peers import torch_real_nvp
+from benchmarks.peers import torch_contender, torch_real_nvp
 
 
-class Contender(torch_real_nvp.Contender):
-    """What `benchmarks.throughput` runs."""
+class Contender(torch_contender.Contender):
+    """The Glow, behind the methods that `benchmarks.throughput` runs."""
 
     def make_model(self, architecture):
         return Glow(architecture)
 
 
 class Glow(torch_real_nvp.RealNVP):
-    """Its flow between uint8 images and latents, with eight blocks a scale."""
+    """The flow of normflows between uint8 images and latents, with eight blocks a scale."""
 
     def __init__(self, architecture, blocks=8):
         super().__init__(**architecture | {"num_scales": 1, "residual_blocks": 0})

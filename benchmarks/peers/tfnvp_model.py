@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 class Contender:
-    """What `benchmarks.throughput` runs."""
+    """The model of tfnvp, behind the methods that `benchmarks.throughput` runs."""
 
     def __init__(self, architecture, options):
         if options.threads:
@@ -23,11 +23,11 @@ class Contender:
         return tfnvp.ImageRealNVP(**architecture, dtype=options.policy, remat=options.remat)
 
     def prepare(self, images):
-        """The images as the methods below take them."""
+        """Converts the images to what the methods below take."""
         return tf.constant(images)
 
     def train_step(self, images):
-        """A step as `fit` runs it; the loss."""
+        """Takes a step as `fit` does; returns the loss."""
         if self._batches is None:
             batches = tf.data.Dataset.from_tensors(images)
             if self._data:
@@ -41,5 +41,5 @@ class Contender:
         return self.model.log_prob(images).numpy()
 
     def sample(self, images):
-        """As many samples as there are images, an array."""
+        """Draws as many samples as there are images, an array."""
         return self.model.sample(len(images)).numpy()

@@ -1,17 +1,18 @@
 """The common way to write a coupling for TFP, in tfnvp's model.
 
-TFP's guides define `_inverse` and `_inverse_log_det_jacobian` apart, and each runs the network. All
-else is tfnvp's, parameters included: the difference is what one pass is worth.
+TFP's guides define `_inverse` and `_inverse_log_det_jacobian` apart, and each runs the network.
+Everything else is tfnvp's, parameters included: the difference shows what one pass is worth.
 """
 
+import tfnvp  # isort: skip  (keeps TensorFlow quiet)
+import tensorflow as tf
 import tensorflow_probability as tfp
 
-import tfnvp
 from benchmarks.peers import tfnvp_model
 
 
 class Contender(tfnvp_model.Contender):
-    """What `benchmarks.throughput` runs."""
+    """The model with common couplings, behind the methods that `benchmarks.throughput` runs."""
 
     def make_model(self, architecture, options):
         return RealNVP(**architecture, dtype=options.policy, remat=options.remat)
@@ -20,11 +21,21 @@ class Contender(tfnvp_model.Contender):
 class RealNVP(tfnvp.ImageRealNVP):
     """`tfnvp.ImageRealNVP` with couplings of the common kind."""
 
-    def _couplings(self, *args):
-        return [
-            Coupling(bijector) if isinstance(bijector, tfnvp.bijectors.AffineCoupling) else bijector
-            for bijector in super()._couplings(*args)
-        ]
+    def build_distribution(self):
+        """Makes the model's distribution anew with other couplings of the same networks."""
+        flow = super().build_distribution()
+        return tfnvp.FlowDistribution(flow.distribution, _with_common_couplings(flow.bijector))
+
+
+def _with_common_couplings(bijector):
+    if isinstance(bijector, tfnvp.bijectors.AffineCoupling):
+        return Coupling(bijector)
+    inner = {
+        name: tf.nest.map_structure(_with_common_couplings, bijector.parameters[name])
+        for name in ("bijector", "bijectors")
+        if bijector.parameters.get(name) is not None
+    }
+    return bijector.copy(**inner) if inner else bijector
 
 
 class Coupling(tfp.bijectors.Bijector):

@@ -1,6 +1,6 @@
 """tfnvp's image model in plain PyTorch, parameter for parameter.
 
-Written to be fast: images and kernels are channels-last, so that oneDNN works on them as they are;
+It is written to be fast: images and kernels are channels-last, which oneDNN need not rearrange;
 batch normalization and weight normalization are PyTorch's own fused operations, and so is Adam.
 `load` takes the weights of a `tfnvp.ImageRealNVP`, after which both give the same log_prob.
 """
@@ -16,7 +16,7 @@ from torch import nn
 class WeightNormConv2d(nn.Conv2d):
     """A convolution with a kernel of a learned length, or length one, for each output channel."""
 
-    def __init__(self, inputs, outputs, size, bias=True, scale=True):
+    def __init__(self, inputs, outputs, size, bias=False, scale=True):
         super().__init__(inputs, outputs, size, padding=size // 2, bias=bias)
         ones = torch.ones(outputs, 1, 1, 1)
         if scale:
@@ -38,7 +38,7 @@ class Block(nn.Module):
     def __init__(self, filters):
         super().__init__()
         self.norm1, self.norm2 = batch_norm(filters), batch_norm(filters)
-        self.conv1 = WeightNormConv2d(filters, filters, 3, bias=False, scale=False)
+        self.conv1 = WeightNormConv2d(filters, filters, 3, scale=False)
         self.conv2 = WeightNormConv2d(filters, filters, 3)
 
     def forward(self, x):
@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """What stays of an image to log-scales and shifts of what changes."""
+    """The network from the half that stays to log-scales and shifts of the half that changes."""
 
     def __init__(self, channels, filters, blocks, masked):
         super().__init__()
@@ -57,7 +57,7 @@ class ResidualNetwork(nn.Module):
         self.blocks = nn.ModuleList(Block(filters) for _ in range(blocks))
         self.skips = nn.ModuleList(WeightNormConv2d(filters, filters, 1) for _ in range(blocks + 1))
         self.output_norm = batch_norm(filters)
-        self.output_conv = WeightNormConv2d(filters, 2 * channels, 1)
+        self.output_conv = WeightNormConv2d(filters, 2 * channels, 1, bias=True)
         nn.init.zeros_(self.output_conv.scale)
         self.log_scale = nn.Parameter(torch.ones(channels, 1, 1))
 
@@ -78,7 +78,7 @@ class ResidualNetwork(nn.Module):
 
 
 class FlowBatchNorm(nn.Module):
-    """Batch normalization of what changes, with its log-det."""
+    """Batch normalization of the half that changes, with its log-det."""
 
     def __init__(self, channels, momentum=0.1, epsilon=1e-4):
         super().__init__()
@@ -118,7 +118,7 @@ class FlowBatchNorm(nn.Module):
 
 @functools.cache
 def masks(height, width, parity):
-    """Ones where pixels stay, and where they change."""
+    """Two masks [height, width]: one where pixels stay, and one where they change."""
     rows, columns = torch.arange(height), torch.arange(width)
     stays = (1 - (rows[:, None] + columns + parity) % 2).to(torch.float32)
     return stays, 1 - stays
@@ -175,7 +175,7 @@ class ChannelCoupling(nn.Module):
 
 
 def squeeze(x):
-    """Each 2 x 2 block of pixels to one pixel, channels grouped by sub-pixel."""
+    """Makes one pixel of each 2 x 2 block, with channels grouped by sub-pixel."""
     n, c, h, w = x.shape
     blocks = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4)
     return blocks.reshape(n, 4 * c, h // 2, w // 2).contiguous(memory_format=torch.channels_last)
@@ -217,7 +217,7 @@ class Scale(nn.Module):
         for coupling in self.channel:
             x, part = coupling.inverse(x)
             log_det = log_det + part
-        # Factored out are the sub-pixels (0,1) and (1,0); squeezing has grouped them.
+        # The sub-pixels (0,1) and (1,0) are factored out; squeezing has grouped them.
         corner, right, below, across = x.chunk(4, dim=1)
         kept, part = self.rest.inverse(torch.cat([corner, across], dim=1))
         corner, across = kept.chunk(2, dim=1)
@@ -237,7 +237,7 @@ class Scale(nn.Module):
 
 
 class RealNVP(nn.Module):
-    """Real NVP of uint8 images [N, C, H, W]: arguments as those of `tfnvp.ImageRealNVP`."""
+    """Real NVP of uint8 images [N, C, H, W], with the arguments of `tfnvp.ImageRealNVP`."""
 
     def __init__(self, image_shape, num_scales, filters, residual_blocks, levels=256, alpha=0.05):
         super().__init__()
@@ -283,7 +283,7 @@ def load(peer, model):
 
 
 def _in_order(bijector):
-    """The bijectors within, in the order that data meets them."""
+    """The bijectors inside a bijector, in the order in which data meets them."""
     if hasattr(bijector, "bijectors"):
         return [inner for part in bijector.bijectors for inner in _in_order(part)]
     return _in_order(bijector.bijector) if hasattr(bijector, "bijector") else [bijector]
@@ -293,7 +293,8 @@ def _load_network(ours, theirs):
     norms = [(ours.input_norm, theirs.input_norm), (ours.output_norm, theirs.output_norm)]
     convs = [(ours.input_conv, theirs.input_conv), (ours.output_conv, theirs.output_conv)]
     convs += zip(ours.skips, theirs.skips, strict=True)
-    for block, (norm1, conv1, norm2, conv2) in zip(ours.blocks, theirs.block_layers, strict=True):
+    for i, block in enumerate(ours.blocks):
+        norm1, conv1, norm2, conv2 = theirs.block_layers[4 * i : 4 * i + 4]
         norms += [(block.norm1, norm1), (block.norm2, norm2)]
         convs += [(block.conv1, conv1), (block.conv2, conv2)]
     for norm, source in norms:
@@ -313,57 +314,3 @@ def _load_network(ours, theirs):
 
 def _copy(tensor, variable):
     tensor.data.copy_(torch.from_numpy(variable.numpy()).reshape(tensor.shape))
-
-
-class Contender:
-    """What `benchmarks.throughput` runs."""
-
-    def __init__(self, architecture, options):
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        self.bfloat16 = options.policy == "mixed_bfloat16"
-        if options.xla or options.remat:
-            raise ValueError("--xla and --remat are options of TensorFlow's contenders alone")
-        self.model = self.make_model(architecture)
-        scales = [p for name, p in self.model.named_parameters() if name.endswith(".scale")]
-        others = [p for name, p in self.model.named_parameters() if not name.endswith(".scale")]
-        # The gradient of tfnvp's L2 loss, 5e-5 a squared scale.
-        self.optimizer = torch.optim.Adam(
-            [{"params": scales, "weight_decay": 1e-4}, {"params": others}], lr=1e-3, fused=True
-        )
-        self.parameters = sum(p.numel() for p in self.model.parameters())
-
-    def make_model(self, architecture):
-        """The model to be measured: log_prob of uint8 images, sample, bits_per_dim."""
-        return RealNVP(**architecture)
-
-    def prepare(self, images):
-        """The images as the methods below take them."""
-        images = torch.from_numpy(images).permute(0, 3, 1, 2)
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def _autocast(self):
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
-
-    def train_step(self, images):
-        """A step of Adam; the loss."""
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            loss = self.model.bits_per_dim(images).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 100.0, foreach=True)
-        self.optimizer.step()
-        return loss.item()
-
-    def log_prob(self, images):
-        """Log-densities, an array."""
-        self.model.eval()
-        with torch.inference_mode(), self._autocast():
-            return self.model.log_prob(images).numpy()
-
-    def sample(self, images):
-        """As many samples as there are images, an array."""
-        self.model.eval()
-        with torch.inference_mode(), self._autocast():
-            return self.model.sample(len(images)).numpy()

@@ -1,20 +1,23 @@
-"""The multiscale Real NVP of torchflows, as it comes."""
+"""The multiscale Real NVP of torchflows, with the sizes that it comes with."""
 
 from torchflows.bijections.finite.multiscale.architectures import MultiscaleRealNVP
 from torchflows.flows import Flow
 
-from benchmarks.peers import torch_real_nvp
+from benchmarks.peers import torch_contender, torch_real_nvp
 
 
-class Contender(torch_real_nvp.Contender):
-    """What `benchmarks.throughput` runs."""
+class Contender(torch_contender.Contender):
+    """The model, behind the methods that `benchmarks.throughput` runs."""
 
     def make_model(self, architecture):
         return RealNVP(architecture)
 
 
 class RealNVP(torch_real_nvp.RealNVP):
-    """Its flow between uint8 images and latents; of the architecture the image's shape is used."""
+    """The flow of torchflows between uint8 images and latents.
+
+    It takes nothing from the architecture but the shape of the images.
+    """
 
     def __init__(self, architecture):
         super().__init__(**architecture | {"num_scales": 1, "residual_blocks": 0})
