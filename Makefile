@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# The images that come with the workplace, if they are there and nothing else is named.
+# The images that come with the workplace are used if they are there and nothing else is named.
 ifndef TFDS_DATA_DIR
 ifneq ($(wildcard ../shared/tensorflow_datasets),)
 export TFDS_DATA_DIR := $(abspath ../shared/tensorflow_datasets)
@@ -26,10 +26,10 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Anew whenever the dependencies change; the marker is written last, so that an install that was
-# cut off is done again.
-.venv/installed: setup.cfg pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tfnvp needs Python 3.11 or newer: make PYTHON=python3.11")'
+# It is made anew whenever the dependencies change; the marker is written last, so that an install
+# that was cut off is done again.
+.venv/installed: setup.cfg setup.py pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "tfnvp needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"

@@ -1,5 +1,6 @@
 """`import tfnvp` where something around it is wrong says so in one line."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -74,4 +75,4 @@ def test_public_names_are_there():
     import tfnvp
 
     assert all(hasattr(tfnvp, name) for name in tfnvp.__all__)
-    assert tfnvp.__version__
+    assert tfnvp.__version__ == importlib.metadata.version("tfnvp")

@@ -5,6 +5,7 @@ distribution that Keras 3 trains, saves and exports. Start with `ImageRealNVP` o
 """
 
 from tfnvp import _environment
+from tfnvp._version import __version__
 
 with _environment.quiet_if_asked():
     _environment.check()
@@ -21,16 +22,17 @@ with _environment.quiet_if_asked():
         plotting,
         serving,
     )
+    from tfnvp.distribution import FlowDistribution
     from tfnvp.models import FlowModel, ImageRealNVP, VectorRealNVP, presets
     from tfnvp.serving import export_saved_model
     from tfnvp.stablehlo import export_stablehlo
 
-__version__ = "0.1.0"
-
 __all__ = [
+    "FlowDistribution",
     "FlowModel",
     "ImageRealNVP",
     "VectorRealNVP",
+    "__version__",
     "bijectors",
     "callbacks",
     "data",
