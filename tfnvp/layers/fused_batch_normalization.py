@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfnvp.configured_layer import UncastLayer
 from tfnvp.graph.fused_norm import fused, fused_over_replicas, fused_training
+from tfnvp.graph.replicas import hide_from_constant_folding
 from tfnvp.layers.running_moments import RunningMoments, over_replicas
 from tfnvp.shapes import over_event
 
@@ -70,8 +71,9 @@ class FusedBatchNormalization(UncastLayer):
         self, x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, training: bool | None
     ) -> tf.Tensor:
         if not training:
-            moments = self.moments.mean, self.moments.variance
-            return fused(x, scale, offset, *moments, self.epsilon)
+            # TensorFlow would fuse it into the convolution before, at 3 ms more for each such call.
+            x = hide_from_constant_folding(x)
+            return fused(x, scale, offset, self.moments.mean, self.moments.variance, self.epsilon)
         if self.moments.meets_replicas():
             y, *moments = fused_over_replicas(x, scale, offset, self.epsilon, over_replicas)
         else:
