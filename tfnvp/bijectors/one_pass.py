@@ -47,8 +47,7 @@ def inverse_and_log_det(
     Args:
         bijector: any `tfb.Bijector` of tensors that is injective.
         x: [..., *event].
-        event_ndims: the rank of the events, over which the log-det is summed; None for the least
-            that the bijector has.
+        event_ndims: as in `forward_and_log_det`.
 
     Returns:
         z [..., *event] and log |det dz/dx|, which broadcasts to [...].

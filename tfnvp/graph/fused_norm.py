@@ -20,7 +20,6 @@ def fused(
     Args:
         x: [N, H, W, C], float32 or of half the size.
         scale, offset, mean, variance: [C], float32.
-        epsilon: a constant.
 
     Returns:
         A tensor of x's shape and dtype.

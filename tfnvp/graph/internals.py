@@ -78,12 +78,15 @@ class ReplicaOptimizer:
             self.update_step(gradient, variable, learning_rate)
 
     def assign(self, variable: Any, value: Any) -> None:
+        """Assigns by the Keras variable, which a `keras.StatelessScope` takes note of."""
         variable.assign(tf.cast(value, variable.dtype))
 
     def assign_add(self, variable: Any, value: Any) -> None:
+        """Adds a value to a variable."""
         self.assign(variable, variable + tf.cast(value, variable.dtype))
 
     def assign_sub(self, variable: Any, value: Any) -> None:
+        """Subtracts a value from a variable."""
         self.assign(variable, variable - tf.cast(value, variable.dtype))
 
 

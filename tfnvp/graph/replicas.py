@@ -66,8 +66,7 @@ def rows_counting(counting: tf.Tensor | None) -> Iterator[None]:
     """Within this context the rows of this replica's batch count in statistics, or do not.
 
     Args:
-        counting: a scalar, 1 or 0: whether they are data, or stand in for a batch of no rows; None
-            where they always are data.
+        counting: a scalar, 1 or 0: they are data, or stand in for a batch of no rows; or None.
     """
     with _set(counting=counting):
         yield
