@@ -22,9 +22,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="peak of the schedule")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="[default: runs/RECIPE/TIMESTAMP]")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="of weights, order and noise [default: 0]")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="of weights, order, noise [default: 0]")] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -62,9 +60,7 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="of the recipe folder: directory of PNG and JPEG files")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=1, help="of the recipe folder: height and width")
-    ] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="of the recipe folder")] = None,
 ) -> None:
     """Trains RECIPE on its data set, evaluates it and exports a SavedModel.
 
