@@ -43,7 +43,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, on one line, or else its kind."""
+    """The message of an error on one line, or else its kind."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

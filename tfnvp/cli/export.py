@@ -57,7 +57,7 @@ def export(
 
 
 def _card(path: Path) -> dict[str, Any] | None:
-    """What a file says of a model; None where there is no file."""
+    """The facts that a file has about a model; None where there is no file."""
     if not path.is_file():
         return None
     try:

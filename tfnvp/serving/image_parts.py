@@ -97,7 +97,7 @@ def _segment(number: Number, place: tf.Tensor, *found: tf.Tensor) -> Walked:
 
 
 def _orientation(number: Number, exif: tf.Tensor) -> tf.Tensor:
-    """What the first directory of EXIF data has as the orientation; 1 where it has none."""
+    """The orientation in the first directory of EXIF data; 1 where there is none."""
     directory = exif + number(exif + 4, 4)
     entries = directory + 2 + 12 * tf.range(number(directory, 2))
     is_long = number(entries + 2, 2) == _LONG

@@ -98,7 +98,8 @@ class SavedModel:
         latent_mean = getattr(self._module, "latent_mean", None)
         if latent_mean is None:
             raise ValueError(f"{self.path} is an export of an earlier tfnvp: export it again")
-        mean = latent_mean(self._labels(labels, n)) if self.conditional else latent_mean()
+        with plain_errors():
+            mean = latent_mean(self._labels(labels, n)) if self.conditional else latent_mean()
         # It is drawn as the model draws it, in the model's precision.
         zeros = tf.zeros(self.event_shape, mean.dtype)
         base = tfd.Independent(tfd.Normal(zeros, tf.ones([], mean.dtype)), len(self.event_shape))
