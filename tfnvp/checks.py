@@ -42,6 +42,11 @@ def plain_errors() -> Iterator[None]:
         raise
 
 
+def one_line(error: Exception) -> str:
+    """The message of an error on one line, or else its kind."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def check_positive_int(name: str, value: object, optional: bool = False) -> None:
     """Raises a ValueError unless `value` is a positive integer (or None, where optional)."""
     if value is None and optional:

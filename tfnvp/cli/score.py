@@ -1,6 +1,5 @@
 """The commands `evaluate` and `score`: how likely data is, as a whole and row by row."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from tfnvp import data, metrics, plotting
 from tfnvp.cli import loading, rows, terminal
-from tfnvp.cli.options import Dataset, Inputs, Json, Labels, Model, Split
+from tfnvp.cli.options import Dataset, Force, Inputs, Json, Labels, Model, Split
 
 
 def evaluate(
@@ -56,7 +55,7 @@ def evaluate(
             figures = {"dataset": dataset, "split": split} if dataset else {}
             figures |= {"log_prob": float(log_prob.mean()), "bits_per_dim": float(bits.mean())}
             figures |= {"standard_error": _standard_error(bits), kind: len(bits), "samples": count}
-            print(json.dumps(figures))
+            terminal.print_json(figures)
             continue
         figures = [f"{_with_error(bits)} bits/dim", f"{len(bits)} {kind}"]
         if kind == "vectors":
@@ -72,6 +71,8 @@ def _batches(x: np.ndarray, y: np.ndarray | None, size: int) -> tf.data.Dataset:
 
 
 def _with_error(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values.mean():.4f}"
     return f"{values.mean():.4f} +- {_standard_error(values):.4f}"
 
 
@@ -89,14 +90,17 @@ def score(
     to: Annotated[
         Path | None, typer.Option(help="a .png histogram, or .npy or .npz of bits/dim")
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Prints the log-likelihood (nats) and the bits per dimension of each image or vector.
 
+    The last line has the means; with --json there is a line a row alone.
+
     Example: tfnvp score digits --dataset digits -n 5
     """
     if to is not None:
-        rows.check_to(to)
+        rows.check_to(to, force)
     flow = loading.load(model)
     with terminal.status("scoring"):
         names, x = rows.read(flow, inputs, dataset, split, n)
@@ -104,8 +108,12 @@ def score(
         log_prob = np.concatenate([flow.log_prob(*batch) for batch in batches])
     bits = metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
     for name, nats, value in zip(names, log_prob.tolist(), bits.tolist(), strict=True):
-        record = {"input": name, "log_prob": nats, "bits_per_dim": value}
-        print(json.dumps(record) if as_json else f"{name}\t{nats:.3f}\t{value:.4f}")
+        if as_json:
+            terminal.print_json({"input": name, "log_prob": nats, "bits_per_dim": value})
+        else:
+            print(f"{name}\t{nats:.3f}\t{value:.4f}")
+    if len(bits) > 1 and not as_json:
+        print(f"mean of {len(bits)}\t{log_prob.mean():.3f}\t{bits.mean():.4f}")
     if to is not None:
         label = f"{dataset} {split}" if dataset else "inputs"
         rows.write_array(to, bits, lambda: plotting.bits_histogram({label: bits}))
