@@ -64,7 +64,7 @@ class SharedStep:
     def _run(self, replica: dict, handles: list[tf.Tensor], *args: tf.Tensor | None) -> Any:
         inside = replicas.Inside(self._devices, replica["id"], replica["call"])
         inside.handles = dict(zip(map(id, self._variables), handles, strict=True))
-        with replicas.within(inside):
+        with replicas.within(replicas.Replica(inside)):
             with _OwnVariables(inside.handles) as own:
                 outputs = self._step(*args)
             for variable in own.updated:
