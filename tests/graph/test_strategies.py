@@ -39,16 +39,23 @@ def compare(one, several, tolerance):
 
 @pytest.mark.parametrize(
     ("replicas", "case"),
-    [(2, "images"), (4, "images"), (2, "rematerialised"), (2, "labelled vectors")],
+    [
+        (2, "images"),
+        (4, "images"),
+        (2, "rematerialised"),
+        (2, "labelled vectors"),
+        (2, "weighted"),
+    ],
 )
 def test_replicas_train_as_one_device_does(replicas, case, results):
     """21 steps, a third of them with replicas that have no rows."""
     compare(*results[replicas][case], tolerance=1e-9)
 
 
-def test_in_float32(results):
+@pytest.mark.parametrize("case", ["float32", "weighted float32 by Muon"])
+def test_in_float32(case, results):
     """Whose batch normalizations are fused, with a gradient of their own."""
-    compare(*results[2]["float32"], tolerance=1e-4)
+    compare(*results[2][case], tolerance=1e-4)
 
 
 def test_batch_statistics_may_be_each_replicas_own(results):

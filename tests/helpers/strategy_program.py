@@ -14,6 +14,9 @@ random = np.random.RandomState(0)
 images = random.uniform(size=(17, 4, 4, 1))
 labels = random.randint(0, 3, size=17)
 vectors = random.normal(size=(17, 2))
+# Each third row counts, the first rows of the second batch do not: whole replicas have weight 0.
+weights = np.where(np.arange(17) % 3 == 0, random.uniform(size=17), 0)
+weights[8:14] = 0
 
 
 def image(dtype, **options):
@@ -26,10 +29,16 @@ def fit(model, data, scope, dtype="float64", epochs=7, adam=tfnvp.optimizers.Ada
         model = model(dtype)
         # A bound that the gradient of all rows exceeds, those of a replica's rows mostly do not.
         model.compile(optimizer=adam(1e-2, global_clipnorm=0.5))
-    parts = tuple(part.astype(dtype) if part.dtype.kind == "f" else part for part in data)
-    data = tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(8)
-    history = model.fit(data, epochs=epochs, verbose=0, shuffle=False).history
-    evaluation = model.evaluate(data, verbose=0, return_dict=True)
+    options = {"verbose": 0}
+    if isinstance(data, dict):
+        options |= {**data, "batch_size": 8}
+    else:
+        cast = (np.asarray(part, dtype if part.dtype.kind == "f" else None) for part in data)
+        parts = tuple(cast)
+        parts = parts if len(parts) > 1 else parts[0]
+        options["x"] = tf.data.Dataset.from_tensor_slices(parts).batch(8)
+    history = model.fit(epochs=epochs, shuffle=False, **options).history
+    evaluation = model.evaluate(return_dict=True, **options)
     weights = [w.numpy().tolist() for w in model.weights if "float" in w.dtype]
     return model, {"history": history, "evaluation": evaluation, "weights": weights}
 
@@ -61,6 +70,7 @@ def main(replicas, directory):
             ),
             (vectors, labels),
         ),
+        "weighted": (image, {"x": images, "sample_weight": weights}),
     }
     if replicas == 4:
         cases = {"images": cases["images"]}
@@ -77,10 +87,15 @@ def main(replicas, directory):
         if name == "images":
             mirrored = trained
     if replicas == 2:
-        results["float32"] = [
-            fit(image, (images,), scope, "float32")[1]
-            for scope in (contextlib.nullcontext(), strategy.scope())
-        ]
+        # Keras' Muon takes no step in float64.
+        for name, data, adam in (
+            ("float32", (images,), tfnvp.optimizers.Adam),
+            ("weighted float32 by Muon", (images, labels, weights), tfnvp.optimizers.Muon),
+        ):
+            results[name] = [
+                fit(image, data, scope, "float32", adam=adam)[1]
+                for scope in (contextlib.nullcontext(), strategy.scope())
+            ]
         own, results["own"] = fit(
             lambda dtype: image(dtype, synchronized=False), (images,), strategy.scope()
         )

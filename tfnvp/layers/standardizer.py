@@ -36,33 +36,39 @@ class Standardizer(UncastLayer):
     def call(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.scale)
 
-    def adapt(self, batches: Iterable[TensorLike]) -> None:
+    def adapt(self, batches: Iterable[TensorLike | tuple[TensorLike, TensorLike | None]]) -> None:
         """Takes the mean and the standard deviation of the data, in place of any before.
 
         Args:
-            batches: an iterable of arrays [B, D].
+            batches: an iterable of arrays [B, D], or of pairs of one and the weights of its rows,
+                [B], 0 or more, or None.
 
         Raises:
             ValueError: for no rows, NaN or infinity, or a dimension that does not vary, over which
                 there is no density; the statistics stay as they were.
         """
-        rows, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+        total, mean, squares, low, high = 0.0, 0.0, 0.0, np.inf, -np.inf
         for batch in batches:
+            x, weights = batch if isinstance(batch, tuple) else (batch, None)
             # We sum up the values that the flow sees, in float64.
             with np.errstate(over="ignore"):
-                x = np.asarray(batch).astype(self.variable_dtype).astype("float64")
+                x = np.asarray(x).astype(self.variable_dtype).astype("float64")
+            weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
+            x, weights = x[weights > 0], weights[weights > 0]
             if not np.isfinite(x).all():
                 raise ValueError("data to adapt to must be finite, got NaN or infinity")
             if not len(x):
                 continue
             # By Chan, Golub and LeVeque (1983) means far from zero do not drown the variance.
-            before, rows = rows, rows + len(x)
-            off = x.mean(axis=0) - mean
-            mean += off * len(x) / rows
-            squares += len(x) * x.var(axis=0) + off**2 * before * len(x) / rows
+            before, weight = total, weights.sum()
+            total += weight
+            average = weights @ x / weight
+            off = average - mean
+            mean += off * weight / total
+            squares += weights @ (x - average) ** 2 + off**2 * before * weight / total
             low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
-        if not rows:
-            raise ValueError("data to adapt to must have rows, got none")
+        if not total:
+            raise ValueError("data to adapt to must have rows, got none of a weight above 0")
         if constant := np.flatnonzero(low == high).tolist():
             raise ValueError(
                 "every dimension of the data must vary, or there is no density: leave out what is "
@@ -72,4 +78,4 @@ class Standardizer(UncastLayer):
             self.build(x.shape)
             self.built = True
         self.mean.assign(mean)
-        self.scale.assign(np.sqrt(squares / rows))
+        self.scale.assign(np.sqrt(squares / total))

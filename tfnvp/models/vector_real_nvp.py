@@ -1,9 +1,10 @@
 """Real NVP for vectors: masked couplings with dense conditioners."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -14,9 +15,13 @@ from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import DenseNetwork, Standardizer
 from tfnvp.masks import ChannelHalves
 from tfnvp.models.flow_model import FlowModel
+from tfnvp.models.training_data import weights_of_rows
 from tfnvp.types import TensorLike
 
 tfb, tfd = tfp.bijectors, tfp.distributions
+
+#: What is so many times larger or smaller than one is far from it.
+_FAR = 10
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -101,27 +106,58 @@ class VectorRealNVP(FlowModel):
         network.build((None, stays), self.condition.context_shape)
         return AffineCoupling(ChannelHalves(parity, event_ndims=1), network)
 
-    def adapt(self, data: TensorLike | tf.data.Dataset) -> None:
+    def adapt(
+        self, data: TensorLike | tf.data.Dataset, sample_weight: TensorLike | None = None
+    ) -> None:
         """Standardises by the mean and the standard deviation of the data, in place of any before.
 
         To be called before training, as Keras' Normalization: afterwards the same weights are
         another density. Saved with the model.
 
         Args:
-            data: an array [N, D], or a finite `tf.data.Dataset` of batches [B, D], or of (batch,
-                labels) of which the labels are left aside.
+            data: an array [N, D], or a finite `tf.data.Dataset` of batches [B, D], or of those that
+                `fit` takes, of which labels are left aside and weights count.
+            sample_weight: the weights of an array's rows, [N], 0 or more; None for equal ones.
 
         Raises:
             ValueError: for data of a wrong shape or dtype, with NaN or infinity, without rows or
-                without end, or with a dimension that does not vary. Nothing changes then.
+                without end, or with a dimension that does not vary; for bad weights. Nothing
+                changes then.
         """
         if isinstance(data, tf.data.Dataset):
+            if sample_weight is not None:
+                raise ValueError(
+                    "sample_weight must be None with a tf.data.Dataset: have it yield (x, labels "
+                    "or None, weights)"
+                )
             if data.cardinality() == tf.data.INFINITE_CARDINALITY:
                 raise ValueError("data to adapt to must end, got a data set repeated without end")
-            batches = (keras.utils.unpack_x_y_sample_weight(batch)[0] for batch in data)
+            batches = map(keras.utils.unpack_x_y_sample_weight, data)
         else:
-            batches = [data]
-        self.standardizer.adapt(map(self.check_data, batches))
+            batches = [(data, None, sample_weight)]
+
+        def checked(x: TensorLike, _: Any, weights: TensorLike | None) -> tuple:
+            x = self.check_data(x)
+            return x, None if weights is None else weights_of_rows(weights, x, "float64")
+
+        self.standardizer.adapt(checked(*batch) for batch in batches)
+
+    def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
+        """Says where the model was not adapted to vectors of a scale far from one."""
+        adapted = np.any(self.standardizer.mean) or np.any(np.not_equal(self.standardizer.scale, 1))
+        if adapted or len(x := first_rows()) < 2:
+            return None
+        size = np.sqrt(np.mean(np.square(x, dtype="float64"), axis=0))
+        spread = np.std(x, axis=0, dtype="float64")
+        # A dimension that happens not to vary in some rows tells nothing of its scale.
+        far = np.flatnonzero((size > _FAR) | ((spread > 0) & (spread < 1 / _FAR)))
+        if not len(far):
+            return None
+        return (
+            f"dimension {far[0]} of the data has values about {size[far[0]]:.2g} that vary by "
+            f"{spread[far[0]]:.2g}, far from one, where the flow starts: call model.adapt(x) "
+            "before training"
+        )
 
     def continuous(self, x: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         """Gives the vectors in the flow's dtype, once they are found finite."""
