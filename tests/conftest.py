@@ -28,6 +28,15 @@ def _random_weight(variable, random):
     return random.normal(0, 0.3, shape)
 
 
+# These take minutes with few tests. They come first, so that of two processes that share the files
+# out none waits at the end for the other.
+_LONG = ("training/", "graph/test_strategies", "serving/", "bijectors/test_laws", "test_distribution")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not any(part in item.nodeid for part in _LONG))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """The same initial weights and noise in every run of a test."""
