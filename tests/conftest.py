@@ -30,7 +30,7 @@ def _random_weight(variable, random):
 
 # These take minutes with few tests. They come first, so that of two processes that share the files
 # out none waits at the end for the other.
-_LONG = ("training/", "graph/test_strategies", "serving/", "bijectors/test_laws", "test_distribution")
+_LONG = ("training/", "test_strategies", "serving/", "bijectors/test_laws", "test_distribution")
 
 
 def pytest_collection_modifyitems(items):
