@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfnvp import metrics
 from tfnvp.checks import plain_errors
 from tfnvp.graph import replicas
-from tfnvp.graph.internals import MultiWorkerFit, ReplicaOptimizer
+from tfnvp.graph.internals import LowerIsBetter, MultiWorkerFit, ReplicaOptimizer
 from tfnvp.graph.shared_step import SharedStep
 from tfnvp.shapes import at_least_one_row
 from tfnvp.types import TensorLike
@@ -29,6 +29,7 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         super().__init__(autocast=False, **kwargs)
         self._loss = keras.metrics.Mean(name="loss", dtype=self.variable_dtype)
         self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim", dtype=self.variable_dtype)
+        self._directions = LowerIsBetter([self._loss, self._bits_per_dim])
         self._shared_step = None
 
     @abc.abstractmethod
@@ -133,12 +134,13 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         # They are sums and counts over rows, which is right for a last batch that is smaller.
         self._bits_per_dim.update_state(bits)
         self._loss.update_state(bits + penalty)
-        return self.for_keras({metric.name: metric.result() for metric in self.metrics})
+        reported = (self._loss, self._bits_per_dim)
+        return self.for_keras({metric.name: metric.result() for metric in reported})
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """`loss` and `bits_per_dim`."""
-        return [self._loss, self._bits_per_dim]
+        """`loss` and `bits_per_dim`, and which way they are better."""
+        return [self._loss, self._bits_per_dim, self._directions]
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes Keras' train function, and the optimizer's variables before it is traced.
