@@ -8,5 +8,5 @@ model.compile(optimizer="adam")
 model.fit(images, epochs=30)
 
 dist = model.distribution  # a tfd.TransformedDistribution, event shape [8, 8, 1]
-x = dist.sample(16)  # intensities in [0, 1]
+x = dist.sample(16)  # intensities, of [0, 1] and a little beyond
 dist.log_prob(x)  # nats

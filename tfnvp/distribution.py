@@ -1,11 +1,14 @@
 """The distribution of a flow: one pass of each network, always of the current weights."""
 
+import math
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfnvp.bijectors.flow_bijector import held_layers, tie_keras_layers
 from tfnvp.bijectors.one_pass import forward_and_log_det, inverse_and_log_det
+from tfnvp.deep_copy import deep_copy
 from tfnvp.graph.internals import TransformedDistribution
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -18,8 +21,9 @@ class FlowDistribution(TransformedDistribution):
 
     Its answers are of the weights of that moment and connected to what it is given, in eager code
     and in graphs, also at its own samples. `tfd.TransformedDistribution` gives the same figures of
-    the same bijector, but runs each network twice in `log_prob`. Source: change of variables, Real
-    NVP (arXiv 1605.08803), equations 2 and 3.
+    the same bijector, but runs each network twice in `log_prob`. A log-density so low that its
+    gradient might overflow (-1.8e19 in float32) is -inf, with a gradient of 0. Source: change of
+    variables, Real NVP (arXiv 1605.08803), equations 2 and 3.
 
     It is of the class that `tfd.TransformedDistribution(...)` gives for a bijector that is no
     composite tensor, as none with Keras layers is: so `tf.Module` finds the layers' variables in
@@ -58,13 +62,31 @@ class FlowDistribution(TransformedDistribution):
             parameters=parameters,
             name=name,
         )
+        # TFP takes a base apart before it looks at what the base holds.
+        self._layers_of_base = held_layers(distribution)
+        tie_keras_layers(self)
+
+    @classmethod
+    def _parameter_properties(
+        cls, dtype: tf.DType, num_classes: int | None = None
+    ) -> dict[str, Any]:
+        # TFP warns of a subclass with a constructor of its own that merely inherits them.
+        return super()._parameter_properties(dtype, num_classes)
 
     def _log_prob(self, x: tf.Tensor, **kwargs: Any) -> tf.Tensor:
         if not self._in_one_pass(kwargs):
             return super()._log_prob(x, **kwargs)
+        x = tf.convert_to_tensor(x, dtype_hint=self.dtype)
+        # In place of what would overflow in any network stands 0.
+        far = tf.abs(x) > _reach(x.dtype, 0.75)
+        x = tf.where(far, tf.zeros_like(x), x)
         z, log_det = inverse_and_log_det(self.bijector, x, self.event_shape.rank)
         log_prob = self.distribution.log_prob(z)
-        return log_prob + tf.cast(log_det, log_prob.dtype)
+        log_prob += tf.cast(log_det, log_prob.dtype)
+        far = tf.reduce_any(far, axis=list(range(-self.event_shape.rank, 0)))
+        # Of less, products of latents in a gradient might overflow. NaN stays what it is.
+        far |= log_prob < -_reach(log_prob.dtype, 0.5)
+        return tf.where(far, tf.constant(-math.inf, log_prob.dtype), log_prob)
 
     def _sample_and_log_prob(
         self, sample_shape: Any, seed: Any, **kwargs: Any
@@ -76,6 +98,24 @@ class FlowDistribution(TransformedDistribution):
         x, log_det = forward_and_log_det(self.bijector, z, self.distribution.event_shape.rank)
         return x, log_prob - tf.cast(log_det, log_prob.dtype)
 
+    def __getitem__(self, slices: Any) -> "FlowDistribution":
+        """Slices the batch axes, as that of any `tfd.Distribution`."""
+        event_ndims = self.distribution.event_shape.rank
+        parts = {
+            "distribution": (self.distribution, self.distribution.batch_shape),
+            "bijector": (self.bijector, self.bijector.experimental_batch_shape(event_ndims)),
+        }
+        alike = all(shape.rank == 0 or shape == self.batch_shape for _, shape in parts.values())
+        if not alike or event_ndims != self.bijector.forward_min_event_ndims:
+            return super().__getitem__(slices)
+        # TFP would broadcast a part without a batch first, and then slices some in no graph.
+        return self.copy(
+            **{name: part[slices] if shape.rank else part for name, (part, shape) in parts.items()}
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FlowDistribution":
+        return deep_copy(self, memo)
+
     def _in_one_pass(self, kwargs: dict[str, Any]) -> bool:
         """Tells whether events are tensors of known rank that the bijector maps one to one."""
         ranks = [
@@ -83,3 +123,9 @@ class FlowDistribution(TransformedDistribution):
             for shape in (self.event_shape, self.distribution.event_shape)
         ]
         return not kwargs and None not in ranks and self.bijector._is_injective
+
+
+def _reach(dtype: tf.DType, power: float) -> float:
+    """Gives the largest number of a type to a power less than 1, from which to keep a distance."""
+    # In float16 there is no distance to keep.
+    return float(dtype.max) ** power if dtype.is_floating and dtype.max > 1e30 else dtype.max

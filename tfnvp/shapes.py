@@ -24,6 +24,15 @@ def over_event(values: tf.Tensor, x: tf.Tensor, event_ndims: int | None = None) 
     return tf.broadcast_to(values, sizes(x)[1 if event_ndims is None else -event_ndims :])
 
 
+def known_shape(x: tf.Tensor, shape: list[int | None]) -> tf.Tensor:
+    """Gives x with the sizes of a shape known; what is not known before is checked when it runs.
+
+    `tf.ensure_shape`, which checks, has no forward-mode derivative inside a function.
+    """
+    known = tf.TensorShape(shape).merge_with(x.shape) == x.shape
+    return x if known and x.shape.rank is not None else tf.ensure_shape(x, shape)
+
+
 def at_least_one_row(x: tf.Tensor | None) -> tf.Tensor | None:
     """Gives the rows of x, or one of zeros in place of none; scalars and None as they are.
 

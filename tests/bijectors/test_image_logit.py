@@ -32,6 +32,26 @@ def test_far_latents_have_a_finite_log_det():
     np.testing.assert_allclose(log_det, -300 - np.log(0.9), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("alpha", [0.001, 0.05, 0.3])
+def test_its_ends_are_within_and_beyond_them_is_no_density(alpha, dtype):
+    """Values and gradients are finite everywhere, and the log-det is -inf beyond."""
+    logit = ImageLogit(alpha)
+    ends = logit.forward(tf.constant([-1e4, 1e4], dtype))
+    np.testing.assert_allclose(ends, logit.range, rtol=1e-6)
+    low, high = logit.range
+    x = tf.constant([low - 0.01, high + 0.01, -1e30, 1e30, np.inf, -np.inf], dtype)
+    for values, inside in ((ends, True), (x, False)):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            y, log_det = logit.inverse_and_log_det(values)
+        assert np.isfinite(y).all() and np.isfinite(tape.gradient([y, log_det], values)).all()
+        assert np.isfinite(log_det).all() if inside else np.isneginf(log_det).all()
+        assert logit.contains(values).numpy().all() == inside
+    y, _ = logit.inverse_and_log_det(tf.constant(np.nan, dtype))
+    assert np.isnan(y) and not logit.contains(tf.constant(np.nan, dtype))
+
+
 @pytest.mark.parametrize("compiled", [lambda f: f, tf.function], ids=["eager", "graph"])
 @pytest.mark.parametrize("bad", [-0.06, 1.06, np.nan])
 def test_validate_args_refuses_data_beyond_the_range(compiled, bad):

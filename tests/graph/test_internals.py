@@ -47,6 +47,58 @@ def test_structure_tells_what_a_trace_depends_on():
     assert internals.structure([layer]) != before
 
 
+def test_keras_does_not_tell_a_variable_that_it_was_frozen():
+    """The day it does, `internals.own_variables` need not set it."""
+    layer = keras.layers.Dense(1)
+    layer.build((None, 1))
+    value = layer.kernel.value
+    layer.trainable = False
+    assert value.trainable
+    assert internals.own_variables(layer)[0] is value
+    assert not value.trainable
+    layer.trainable = True
+    internals.own_variables(layer)
+    assert value.trainable
+
+
+def test_keras_looks_for_directions_of_metrics_in_lists_of_its_own_alone():
+    """The day it asks every metric, `internals.LowerIsBetter` can go."""
+
+    class WithMetric(keras.Model):
+        listed = ()
+
+        @property
+        def metrics(self):
+            return [metric, *self.listed]
+
+    metric = keras.metrics.Mean(name="bits")
+    metric._direction = "down"
+    model = WithMetric()
+    stops = keras.callbacks.EarlyStopping("val_bits")
+    stops.set_model(model)
+    with pytest.raises(ValueError, match="isn't able to automatically determine"):
+        stops.on_epoch_end(0, {"val_bits": 1.0})
+    model.listed = [internals.LowerIsBetter([metric])]
+    stops.on_train_begin()
+    stops.on_epoch_end(0, {"val_bits": 1.0})
+    assert stops.best == 1.0 and model.listed[0].result() == {}
+
+
+def test_tensorflows_gradient_of_a_fused_batch_norm_has_wrong_derivatives_in_a_function():
+    """The day it has right ones, the gradient in `graph/fused_norm.py` need not be spelt out."""
+    x, v = tf.constant([[[[1.0]], [[2.0]]]]), tf.ones([1, 2, 1, 1])
+    one = tf.ones([1])
+
+    @tf.function
+    def norm(x):
+        y = tf.nn.relu(x * 3.0)
+        return tf.compat.v1.nn.fused_batch_norm(y, one, one, one, one, is_training=False)[0]
+
+    with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
+        y = tf.function(lambda x: norm(x) * 1.0)(x)
+    assert np.abs(accumulator.jvp(y) - 3.0 * v).max() > 0.1
+
+
 def test_slots_of_an_optimizer_are_found():
     variables = [keras.Variable([1.0]), keras.Variable([[2.0]])]
     optimizer = keras.optimizers.Adam()

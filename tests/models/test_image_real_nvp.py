@@ -72,6 +72,17 @@ def test_log_prob_is_that_of_the_distribution(model):
     assert np.all(np.abs(model.log_prob(_images() / LEVELS) - model.log_prob(_images())) > 1e-3)
 
 
+def test_the_distributions_own_samples_are_scored_and_encoded(model):
+    """A few of their pixels lie a little outside of [0, 1], and some at the very ends."""
+    distribution = model.distribution
+    x = distribution.sample(64, seed=(0, 1))
+    assert np.min(x) < 0 and np.max(x) > 1
+    np.testing.assert_allclose(model.log_prob(x), distribution.log_prob(x), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(model.decode(model.encode(x)), x, atol=1e-3)
+    ends = distribution.bijector.forward(tf.fill([1, 4, 4, 2], 1e4))
+    assert np.isfinite(model.log_prob(ends)).all() and np.isfinite(model.encode(ends)).all()
+
+
 def test_bits_per_dim_is_of_the_discrete_image(model):
     expected = -model.log_prob(_images()) / (32 * math.log(2)) + 4
     np.testing.assert_allclose(model.bits_per_dim(_images()), expected, rtol=1e-6)
@@ -413,7 +424,10 @@ def test_a_users_subclass_is_saved_whole(tmp_path, randomize):
 
 # By name where shapes are known before, or as TensorFlow finds it once it has traced other shapes.
 _SHAPE = r"(images must have the shape \[batch, 4, 4, 2\], got \(|shape \[\?,4,4,2\], got \[)"
-_RANGE = r"float images must have values in \[0, 1\] and no NaN, got values from, to "
+_RANGE = (
+    r"float images must have values in \[0, 1\], from -0\.0556 to 1\.0556 at most, and no NaN, "
+    r"got values from, to "
+)
 BAD_IMAGES = {
     "rank": (np.zeros((4, 4, 2), "uint8"), _SHAPE),
     "channels": (np.zeros((3, 4, 4, 1), "uint8"), _SHAPE),

@@ -1,14 +1,16 @@
 """The affine coupling layer of Real NVP."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.graph.internals import in_training
 from tfnvp.masks import Partition
-from tfnvp.shapes import over_event, sizes
+from tfnvp.shapes import at_least_one_row, over_event, sizes
 from tfnvp.types import TensorLike
 
 tfb = tfp.bijectors
@@ -89,7 +91,16 @@ class AffineCoupling(FlowBijector):
         if self.context is not None:
             size = self.context.shape[-1]
             inputs.append(tf.reshape(tf.broadcast_to(self.context, [*batch, size]), [-1, size]))
-        return inputs
+        return [at_least_one_row(x) for x in inputs] if self._may_lack_rows(stays) else inputs
+
+    def _may_lack_rows(self, x: tf.Tensor) -> bool:
+        """Tells whether a row of zeros stands in for none, of which the output is left aside.
+
+        TensorFlow's convolutions do not stand a batch of no rows; dense networks do. In training
+        the zeros would count in statistics.
+        """
+        rows = x.shape[: -self.mask.event_ndims].num_elements()
+        return not rows and self.mask.event_ndims == 3 and not in_training()
 
     def _log_scale_and_shift(
         self, outputs: tf.Tensor, changes: tf.Tensor
@@ -103,6 +114,8 @@ class AffineCoupling(FlowBijector):
                 f"its last axis, for {self.mask}; got shape {outputs.shape}"
             )
         batch, event = self._batch_and_event(changes)
+        if self._may_lack_rows(changes):
+            outputs = outputs[: tf.reduce_prod(batch)]
         outputs = tf.cast(tf.reshape(outputs, [*batch, *event[:-1], 2 * channels]), changes.dtype)
         if self.validate_args:
             outputs = tf.debugging.check_numerics(
@@ -114,6 +127,10 @@ class AffineCoupling(FlowBijector):
             return log_scale, shift
         where = over_event(where, changes, self.mask.event_ndims)
         return where * log_scale, where * shift
+
+    @classmethod
+    def _parameter_properties(cls, dtype: tf.DType) -> dict[str, Any]:
+        return {"context": tfp.util.ParameterProperties(event_ndims=1)}
 
     def _batch_and_event(self, x: tf.Tensor) -> tuple[list, list]:
         batch_ndims = x.shape.rank - self.mask.event_ndims
@@ -129,7 +146,10 @@ class AffineCoupling(FlowBijector):
         n = self.mask.event_ndims
         batch = tf.broadcast_dynamic_shape(tf.shape(x)[:-n], tf.shape(self.context)[:-1])
         static = tf.broadcast_static_shape(x.shape[:-n], self.context.shape[:-1]) + x.shape[-n:]
-        return tf.ensure_shape(tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[-n:]], 0)), static)
+        x = tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[-n:]], 0))
+        # `tf.ensure_shape` has no forward-mode derivative inside a function.
+        x.set_shape(static)
+        return x
 
 
 def with_context(bijector: tfb.Bijector, context: tf.Tensor | None) -> tfb.Bijector:

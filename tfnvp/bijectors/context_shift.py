@@ -1,7 +1,10 @@
 """A shift that depends on a context alone: the mean of a conditional base distribution."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.types import TensorLike
@@ -54,3 +57,7 @@ class ContextShift(FlowBijector):
         for _ in range(self.event_ndims - 1):
             shift = shift[..., tf.newaxis, :]
         return tf.cast(shift, dtype)
+
+    @classmethod
+    def _parameter_properties(cls, dtype: tf.DType) -> dict[str, Any]:
+        return {"context": tfp.util.ParameterProperties(event_ndims=1)}

@@ -1,5 +1,7 @@
 """The multiscale structure: half of the variables leave, the rest flows on."""
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -52,6 +54,14 @@ class FactorOut(FlowBijector):
         kept, out = halve(z)
         value, log_det = forward_and_log_det(self.bijector, kept, event_ndims=3)
         return join(value, out), log_det
+
+    @classmethod
+    def _parameter_properties(cls, dtype: tf.DType) -> dict[str, Any]:
+        return {
+            "bijector": tfp.util.BatchedComponentProperties(
+                event_ndims=lambda self, x_event_ndims: x_event_ndims
+            )
+        }
 
 
 def halve(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,11 +1,14 @@
 """The base of every bijector here: one pass a direction, with parameters in Keras layers."""
 
+import collections.abc
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfnvp.graph.internals import own_variables
 from tfnvp.types import TensorLike
 
 tfb = tfp.bijectors
@@ -26,8 +29,9 @@ class FlowBijector(tfb.Bijector):
     `tfb.Chain` or any other bijector that holds this one. `tfnvp.FlowDistribution` asks for value
     and log-det together, and so runs each network once.
 
-    Keras layers held as attributes are tied to TFP as soon as they are built: their variables show
-    up in `trainable_variables` and `variables` of the bijector and of every distribution over it.
+    Keras layers held as attributes are tied to TFP: their variables show up in `variables` of the
+    bijector and of every distribution over it, and those that are not frozen in
+    `trainable_variables`.
     Whether a layer trains or infers is decided by Keras' call context, never by a bijector's
     keyword argument: `model(x, training=True)` reaches the layers, `dist.log_prob(x)` infers.
 
@@ -60,10 +64,9 @@ class FlowBijector(tfb.Bijector):
         Returns:
             x [..., *event] and log |det dx/dz|, a tensor that broadcasts to [...].
         """
+        self._tie()
         with tf.name_scope(self.name):
-            result = self._forward_and_log_det(tf.convert_to_tensor(z, dtype_hint=self.dtype))
-        tie_keras_layers(self)
-        return result
+            return self._forward_and_log_det(tf.convert_to_tensor(z, dtype_hint=self.dtype))
 
     def inverse_and_log_det(self, x: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps data to latents.
@@ -74,16 +77,19 @@ class FlowBijector(tfb.Bijector):
         Returns:
             z [..., *event] and log |det dz/dx|, a tensor that broadcasts to [...].
         """
+        self._tie()
         with tf.name_scope(self.name):
-            result = self._inverse_and_log_det(tf.convert_to_tensor(x, dtype_hint=self.dtype))
-        tie_keras_layers(self)
-        return result
+            return self._inverse_and_log_det(tf.convert_to_tensor(x, dtype_hint=self.dtype))
 
     def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must define _forward_and_log_det")
 
     def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         raise NotImplementedError(f"{type(self).__name__} must define _inverse_and_log_det")
+
+    def _tie(self) -> None:
+        """Lets a gradient tape that watches what is read see which layers are frozen now."""
+        len(getattr(self, "_KERAS_VARIABLES", ()))
 
     def check_forward_log_det(self) -> None:
         """Raises a ValueError where the log-det of `forward` would not be that of `inverse`.
@@ -108,7 +114,7 @@ class FlowBijector(tfb.Bijector):
 
     @classmethod
     def _parameter_properties(cls, dtype: tf.DType) -> dict[str, Any]:
-        # Parameters live in Keras layers, which have no batch shape.
+        # Parameters live in Keras layers, which have no batch shape; contexts have one.
         return {}
 
 
@@ -131,28 +137,51 @@ def keras_layers(module: tf.Module) -> list[keras.Layer]:
 def tie_keras_layers(module: tf.Module) -> None:
     """Makes the variables of the Keras layers that `module` holds visible to `tf.Module`.
 
-    `FlowBijector` does it for itself, and `FlowModel` for bijectors of other makes. Layers not
-    built yet have no variables: tie again once they are.
+    `FlowBijector` does it for itself, and `FlowModel` for TFP objects of other makes. The tie is
+    live: layers that are built, frozen or given other variables (LoRA) later are seen as they are.
 
     Args:
         module: a bijector or distribution; what it contains is not visited.
     """
-    variables = [v for layer in held_layers(module) for v in layer.variables]
-    if len(variables) == len(getattr(module, "_keras_variables", ())):
-        return
-    values = [variable.value for variable in variables]
-    # In a mixed-precision layer's call Keras hands out casts of the variables: tie after it.
-    if all(isinstance(value, tf.Variable) for value in values):
-        module._keras_variables = values
+    if held_layers(module):
+        # By its name `tf.Module` looks there first, before what it may find frozen elsewhere.
+        module._KERAS_VARIABLES = LiveVariables(module)
+
+
+class LiveVariables(collections.abc.Sequence):
+    """The `tf.Variable`s of the Keras layers that a TFP object holds, at each look those of then.
+
+    Keras does not tell a `tf.Variable` that it was frozen, and `tf.Module` and gradient tapes ask
+    the variable alone: each look makes them as trainable as the layers say.
+
+    Args:
+        module: the bijector or distribution.
+    """
+
+    def __init__(self, module: tf.Module) -> None:
+        self._module = module
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return self._now()[index]
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def __iter__(self) -> Iterator[tf.Variable]:
+        return iter(self._now())
+
+    def _now(self) -> list[tf.Variable]:
+        return [v for layer in held_layers(self._module) for v in own_variables(layer)]
 
 
 def held_layers(module: tf.Module) -> list[keras.Layer]:
     """Lists the Keras layers that are attributes of a TFP object itself."""
-    # The constructor's arguments name the layers again, and so do TensorFlow's own books (_self_).
+    # The constructor's arguments name the layers again, and so do TensorFlow's own books (_self_)
+    # and the tie.
     values = [
         value
         for name, value in sorted(vars(module).items())
-        if name != "_parameters" and not name.startswith("_self_")
+        if name not in ("_parameters", "_KERAS_VARIABLES") and not name.startswith("_self_")
     ]
     layers = [leaf for leaf in tf.nest.flatten(values) if isinstance(leaf, keras.Layer)]
     return list({id(layer): layer for layer in layers}.values())

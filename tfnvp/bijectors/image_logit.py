@@ -16,6 +16,8 @@ class ImageLogit(FlowBijector):
         log |det| = log(1 - 2 alpha) - log p - log(1 - p).
 
     `forward` is onto (-a, 1 + a), a = alpha / (1 - 2 alpha): a little wider than the pixels' range.
+    Beyond it there is no density: the log-det is -inf there, and the latent that of the range's
+    nearest end, so that neither a value nor a gradient is NaN.
     Source: Real NVP (arXiv 1605.08803), section 4.1; 1 - 2 alpha as in the authors' published code
     (the text has 1 - alpha, which would map a white pixel to infinity).
 
@@ -41,22 +43,39 @@ class ImageLogit(FlowBijector):
         super().__init__(0, dict(locals()))
 
     def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        p = self.alpha + (1 - 2 * self.alpha) * x
+        inside = self.contains(x)
         if self.validate_args:
-            message = f"{self.name}: data must lie within {self._range()}"
-            with tf.control_dependencies(
-                [tf.debugging.assert_greater(p, tf.zeros([], p.dtype), message=message),
-                 tf.debugging.assert_less(p, tf.ones([], p.dtype), message=message)]
-            ):  # fmt: skip
-                p = tf.identity(p)
+            low, high = self.range
+            message = f"{self.name}: data must lie within ({low:g}, {high:g})"
+            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(inside), [message])]):
+                x = tf.identity(x)
+        p = self.alpha + (1 - 2 * self.alpha) * x
+        # The ends themselves are samples too, by rounding, and stay apart from 0 and 1 by it.
+        rounding = _epsilon(x.dtype) if self.alpha else 0.0
+        p = tf.clip_by_value(p, self.alpha * rounding, 1 - rounding)
         log_p, log_q = tf.math.log(p), tf.math.log1p(-p)
-        return log_p - log_q, math.log1p(-2 * self.alpha) - log_p - log_q
+        log_det = math.log1p(-2 * self.alpha) - log_p - log_q
+        return log_p - log_q, tf.where(inside, log_det, tf.constant(-math.inf, x.dtype))
 
     def _forward_and_log_det(self, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         x = (tf.sigmoid(y) - self.alpha) / (1 - 2 * self.alpha)
         log_det = -tf.math.softplus(y) - tf.math.softplus(-y) - math.log1p(-2 * self.alpha)
         return x, log_det
 
-    def _range(self) -> str:
+    @property
+    def range(self) -> tuple[float, float]:
+        """The ends of the interval that `forward` is onto."""
         margin = self.alpha / (1 - 2 * self.alpha)
-        return f"({-margin:g}, {1 + margin:g})"
+        return -margin, 1 + margin
+
+    def contains(self, x: tf.Tensor) -> tf.Tensor:
+        """Tells, elementwise, whether data is within the range, but for rounding."""
+        low, high = self.range
+        rounding = 4 * _epsilon(x.dtype) if self.alpha else 0.0
+        # NaN is not.
+        return (x >= low - rounding) & (x <= high + rounding)
+
+
+def _epsilon(dtype: tf.DType) -> float:
+    """The distance from 1 to the next larger number."""
+    return float(tf.experimental.numpy.finfo(dtype.as_numpy_dtype).eps)

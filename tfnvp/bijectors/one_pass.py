@@ -62,7 +62,7 @@ def inverse_and_log_det(
         event_ndims = bijector.inverse_min_event_ndims
     value = tf.convert_to_tensor(x, dtype_hint=bijector.dtype)
     log_det = tf.zeros([], value.dtype)
-    for part in _parts(bijector):
+    for part in parts(bijector):
         if isinstance(part, FlowBijector):
             after, more = part.inverse_and_log_det(value)
         elif isinstance(part, Invert) and isinstance(part.bijector, FlowBijector):
@@ -77,14 +77,14 @@ def inverse_and_log_det(
     return value, log_det
 
 
-def _parts(bijector: tfb.Bijector, inverted: bool = False) -> Iterator[tfb.Bijector]:
+def parts(bijector: tfb.Bijector, inverted: bool = False) -> Iterator[tfb.Bijector]:
     """Yields what is neither a chain nor the inverse of one, in the order of `inverse`."""
     if isinstance(bijector, Invert):
-        yield from _parts(bijector.bijector, not inverted)
+        yield from parts(bijector.bijector, not inverted)
     elif isinstance(bijector, Chain):
         # A chain lists the part next to the data first.
         for part in reversed(bijector.bijectors) if inverted else bijector.bijectors:
-            yield from _parts(part, inverted)
+            yield from parts(part, inverted)
     else:
         yield tfb.Invert(bijector) if inverted else bijector
 

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 from keras.src.backend.common import global_state
+from keras.src.trainers.compile_utils import MetricsList
 from tensorflow.python.eager import context as eager
 from tensorflow_probability.python.internal import cache_util
 
@@ -98,6 +99,23 @@ class ReplicaOptimizer:
         self.assign(variable, variable - tf.cast(value, variable.dtype))
 
 
+# https://github.com/keras-team/keras/blob/v3.15.1/keras/src/callbacks/monitor_callback.py
+class LowerIsBetter(MetricsList):
+    """Stands among a model's metrics and tells callbacks the direction of some of them.
+
+    Keras looks for it in a list that `compile` makes, and there alone.
+    """
+
+    def __init__(self, metrics: list[keras.metrics.Metric]) -> None:
+        super().__init__(metrics)
+        for metric in metrics:
+            metric._direction = "down"
+
+    def result(self) -> dict[str, tf.Tensor]:
+        """Gives nothing: the metrics report for themselves."""
+        return {}
+
+
 # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py
 def with_inner_layers(layer: keras.Layer) -> list[keras.Layer]:
     """Lists a layer and all layers within it, at any depth."""
@@ -115,6 +133,23 @@ class _Same:
 
     def __hash__(self) -> int:
         return id(self.held)
+
+
+# https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/core.py
+def own_variables(layer: keras.Layer) -> list[tf.Variable]:
+    """Lists the `tf.Variable`s that a layer's variables keep, and freezes those that are frozen.
+
+    Keras fixes what is trainable when it makes the `tf.Variable`. Within a layer's call or a
+    `keras.StatelessScope` the public `value` is another tensor.
+    """
+    trainable = {id(variable) for variable in layer.trainable_variables}
+    # What a stateless scope has made has no value yet.
+    values = {id(v): v._value for v in layer.variables if v._value is not None}
+    for key, value in values.items():
+        # A strategy keeps one for each replica.
+        for part in getattr(value, "values", (value,)):
+            part._trainable = key in trainable
+    return list(values.values())
 
 
 def structure(layers: list[keras.Layer]) -> tuple:

@@ -116,7 +116,7 @@ class Condition:
             context = self.encoding.no_label()
         else:
             context = self.encoding(self.encoding.checked(labels), training=training)
-        base = tfd.BatchBroadcast(flow.distribution, tf.shape(context)[:-1])
+        base = flow.distribution
         if self.base_mean is not None:
             shift = ContextShift(self.base_mean, context, base.event_shape.rank)
             base = FlowDistribution(base, shift)

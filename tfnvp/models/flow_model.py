@@ -17,7 +17,7 @@ from tfnvp.graph.full_precision import full_precision
 from tfnvp.graph.functions import any_rows, call_key
 from tfnvp.models.held_flow import HeldFlow
 from tfnvp.seeds import stateless_seed
-from tfnvp.shapes import at_least_one_row
+from tfnvp.shapes import at_least_one_row, known_shape
 from tfnvp.types import TensorLike
 
 tfd = tfp.distributions
@@ -130,7 +130,7 @@ class FlowModel(HeldFlow):
         if not isinstance(x, Mapping):
             x = tf.convert_to_tensor(x)
         self.check_kind(x)
-        return tf.ensure_shape(x, [None, *self.flow.event_shape])
+        return known_shape(x, [None, *self.flow.event_shape])
 
     def check_kind(self, x: Any) -> None:
         """Refuses data, or its `tf.TensorSpec`, of a wrong dtype or shape."""
@@ -259,24 +259,31 @@ class FlowModel(HeldFlow):
         Args:
             n: how many.
             labels: as in `log_prob`, for n rows.
-            temperature: factor on the latents' distance from the base distribution's mean.
-            seed: an integer, with which the same samples come again, the first k of n being those
-                of n = k; None draws afresh.
+            temperature: factor on the latents' distance from the base distribution's mean; 1, for
+                a base that has none too, draws from the distribution itself.
+            seed: an integer, with which the same samples come again, of a normal base the first k
+                of n being those of n = k; None draws afresh.
             **size: arguments of `flow_of`, where a subclass has sizes other than its own.
 
         Returns:
             [n, *event_shape].
 
         Raises:
-            ValueError: if n is not a non-negative integer or temperature is negative.
+            ValueError: if n is not a non-negative integer, temperature is negative, or it is not 1
+                where the base distribution has no mean.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise ValueError(f"n must be an integer of 0 or more, got n={n!r}")
         if not temperature >= 0:
             raise ValueError(f"temperature must be 0 or more, got temperature={temperature!r}")
+        if temperature == 1:
+            factor = None
+        else:
+            self._check_mean(self.flow_of(**size).distribution, temperature)
+            factor = tf.constant(temperature, self.flow.dtype)
         labels = at_least_one_row(self.condition.labels_of_rows(labels, n))
-        scalars = tf.constant(max(n, 1)), tf.constant(temperature, self.flow.dtype)
-        return self._run(self._draw, *scalars, stateless_seed(seed), labels, **size)[:n]
+        rows = tf.constant(max(n, 1))
+        return self._run(self._draw, rows, factor, stateless_seed(seed), labels, **size)[:n]
 
     def flow_of(self) -> FlowDistribution:
         """Gives the flow without a context; subclasses may have one for other sizes."""
@@ -285,18 +292,36 @@ class FlowModel(HeldFlow):
     def _draw(
         self,
         n: tf.Tensor,
-        temperature: tf.Tensor,
+        temperature: tf.Tensor | None,
         seed: tf.Tensor,
         labels: tf.Tensor | None,
         **size: Any,
     ) -> tf.Tensor:
         flow = self.flow_of(**size)
         base = flow.distribution
-        noise = base.sample(n, seed=seed) - base.mean()
+        z = base.sample(n, seed=seed)
+        if temperature is not None:
+            mean = base.mean()
+            z = mean + temperature * (z - mean)
         flow = self.condition.applied(flow, labels)
-        z = flow.distribution.mean() + temperature * noise
+        if self.base_mean is not None:
+            # The base of each label is this one, shifted.
+            z = flow.distribution.bijector.forward(z)
         # TFP loses sight of the rank where it broadcasts to an unknown number of labels.
         return flow.bijector.forward(tf.ensure_shape(z, [None, *base.event_shape]))
+
+    def _check_mean(self, base: tfd.Distribution, temperature: float) -> None:
+        """Refuses a temperature other than 1 where there is no mean to be nearer to."""
+        try:
+            with tf.init_scope():
+                has_mean = tf.reduce_all(tf.math.is_finite(base.mean()))
+        except (NotImplementedError, ValueError, tf.errors.InvalidArgumentError):
+            has_mean = False
+        if not has_mean:
+            raise ValueError(
+                f"temperature must be 1 where the base distribution, here {base.name}, has no "
+                f"mean, got temperature={temperature!r}"
+            )
 
     def _run(self, function: Callable, *args: tf.Tensor | None, **static: Hashable) -> tf.Tensor:
         """Runs a method compiled, traced once for each kind of arguments.

@@ -10,6 +10,7 @@ from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
 from tfnvp.distribution import FlowDistribution
 from tfnvp.graph.functions import CompiledFunctions
 from tfnvp.models.condition import Condition
+from tfnvp.models.description import describe
 from tfnvp.models.training_steps import TrainingSteps
 
 tfd = tfp.distributions
@@ -72,6 +73,7 @@ class HeldFlow(TrainingSteps):
                 "distribution must have a fully defined event shape, got event_shape="
                 f"{distribution.event_shape}"
             )
+        self._hand_over_layers(distribution)
         flow = FlowDistribution(
             distribution.distribution, distribution.bijector, name=distribution.name
         )
@@ -91,7 +93,7 @@ class HeldFlow(TrainingSteps):
             self.condition.applied(flow, labels).log_prob(zeros)
         for module in (flow, *flow.submodules):
             tie_keras_layers(module)
-        held = {id(v.value) for layer in layers for v in layer.trainable_variables}
+        held = {id(v.value) for layer in layers for v in layer.variables}
         if loose := [v.name for v in flow.trainable_variables if id(v) not in held]:
             raise ValueError(
                 "distribution must hold its trainable variables in keras.Layers, for Keras trains "
@@ -102,6 +104,32 @@ class HeldFlow(TrainingSteps):
         self.label_encoding, self.base_mean = self.condition.encoding, self.condition.base_mean
         self._functions = CompiledFunctions(layers)
         self._flow = flow
+        if not self.trainable:
+            # Keras passes it on to the layers that are there when it is set.
+            self.trainable = False
+
+    def _hand_over_layers(self, flow: tfd.TransformedDistribution) -> None:
+        """Lets the base distribution hold the model's own layers of whose variables it is made.
+
+        Raises:
+            ValueError: for what was made of a `keras.Variable`, of which TFP takes the value alone.
+        """
+        for module in (flow, *flow.submodules):
+            for name, value in getattr(module, "parameters", {}).items():
+                if isinstance(value, keras.Variable):
+                    raise ValueError(
+                        f"{name} of {module.name} must not be a keras.Variable, of which TFP takes "
+                        f"the value of this moment: pass the tf.Variable in it, {value.name}.value"
+                    )
+        used = {id(variable) for variable in flow.variables}
+        found = set(map(id, keras_layers(flow)))
+        own = [
+            layer
+            for layer in self.layers
+            if id(layer) not in found and used & {id(v.value) for v in layer.variables}
+        ]
+        if own:
+            flow.distribution._layers_of_model = own
 
     def can_share_step(self, variables: list[keras.Variable]) -> bool:
         """Tells whether replicas can share the step, which needs all variables to be layers'."""
@@ -152,6 +180,25 @@ class HeldFlow(TrainingSteps):
         """
         self.get_config()
         super().save(*args, **kwargs)
+
+    def export(self, *args: Any, **kwargs: Any) -> Any:
+        """Exports the model's call, log p(x), as `keras.Model.export`, also before a first call.
+
+        `tfnvp.export_saved_model` exports what a server needs.
+        """
+        if kwargs.get("input_signature") is None:
+            inputs = [tf.TensorSpec([None, *self.flow.event_shape], self.flow.dtype)]
+            if self.condition.encoding is not None:
+                inputs.append(self.condition.label_spec(None))
+            kwargs["input_signature"] = inputs
+        return super().export(*args, **kwargs)
+
+    def summary(self, *args: Any, **kwargs: Any) -> None:
+        """Prints scales, couplings, shapes and parameters, and then what Keras prints."""
+        lines = describe(self.flow)
+        print_fn = kwargs.get("print_fn", args[2] if len(args) > 2 else None)
+        (print_fn or print)("\n".join(lines))
+        super().summary(*args, **kwargs)
 
     @property
     def event_size(self) -> int:

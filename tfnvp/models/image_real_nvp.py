@@ -34,8 +34,10 @@ class ImageRealNVP(FlowModel):
     channel couplings. Latents keep the image's shape. Source: Real NVP (arXiv 1605.08803), sections
     3.4 to 3.7 and 4.1.
 
-    Images are uint8 with values 0..levels-1, or float in [0, 1], taken as they are. See `FlowModel`
-    for training, and `sample`, `encode` and `decode`.
+    Images are uint8 with values 0..levels-1, or float in [0, 1], taken as they are; the density,
+    and with it `distribution.sample`, reaches a little further, over (-a, 1 + a), a = alpha /
+    (1 - 2 alpha), and float images in there are scored and encoded too. See `FlowModel` for
+    training, and `sample`, `encode` and `decode`.
 
     Args:
         image_shape: (height, width, channels).
@@ -242,10 +244,14 @@ class ImageRealNVP(FlowModel):
             message = f"uint8 images must have values 0..{top}, got up to"
             checked = assert_all(x <= top, message, tf.reduce_max(tf.cast(x, tf.int32)))
         else:
-            message = "float images must have values in [0, 1] and no NaN, got values from, to"
-            # We do not ask for `x < 0` or `x > 1`, since NaN would pass.
-            in_range = (x >= 0) & (x <= 1)
-            checked = assert_all(in_range, message, tf.reduce_min(x), tf.reduce_max(x))
+            # The distribution's own samples leave [0, 1] by a little.
+            logit = ImageLogit(self.alpha)
+            low, high = logit.range
+            message = (
+                f"float images must have values in [0, 1], from {low:.4f} to {high:.4f} at most, "
+                "and no NaN, got values from, to"
+            )
+            checked = assert_all(logit.contains(x), message, tf.reduce_min(x), tf.reduce_max(x))
         # The data waits for its check, and with it the step that would put NaN into the weights.
         with tf.control_dependencies([] if checked is None else [checked]):
             return tf.identity(x)

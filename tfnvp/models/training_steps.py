@@ -14,7 +14,12 @@ from tfnvp import metrics
 from tfnvp.checks import plain_errors
 from tfnvp.graph import replicas
 from tfnvp.graph.functions import Changes
-from tfnvp.graph.internals import MultiWorkerFit, ReplicaOptimizer, variables_unknown_to
+from tfnvp.graph.internals import (
+    LowerIsBetter,
+    MultiWorkerFit,
+    ReplicaOptimizer,
+    variables_unknown_to,
+)
 from tfnvp.graph.shared_step import SharedStep
 from tfnvp.models.condition import Condition
 from tfnvp.models.training_data import (
@@ -45,6 +50,7 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         super().__init__(autocast=False, **kwargs)
         self._loss = keras.metrics.Mean(name="loss", dtype=self.variable_dtype)
         self._bits_per_dim = keras.metrics.Mean(name="bits_per_dim", dtype=self.variable_dtype)
+        self._directions = LowerIsBetter([self._loss, self._bits_per_dim])
         self._shared_step = None
         self._said_aside = self.voiced_doubt = False
         self._changes = None
@@ -184,7 +190,8 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         # They are sums and counts over rows, which is right for a last batch that is smaller.
         self._bits_per_dim.update_state(bits, weights)
         self._loss.update_state(bits + penalty, weights)
-        return self.for_keras({metric.name: metric.result() for metric in self.metrics})
+        reported = (self._loss, self._bits_per_dim)
+        return self.for_keras({metric.name: metric.result() for metric in reported})
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training, as `keras.Model.compile`; loss and metrics are the model's own.
@@ -210,8 +217,8 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """`loss` and `bits_per_dim`."""
-        return [self._loss, self._bits_per_dim]
+        """`loss` and `bits_per_dim`, and which way they are better."""
+        return [self._loss, self._bits_per_dim, self._directions]
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes Keras' train function, and the optimizer's variables before it is traced.
