@@ -74,7 +74,8 @@ def _policy(model):
     """From bfloat16 to float32, in which eager code and graphs agree."""
     for layer in model._flow_layers:
         for inner in layer._flatten_layers():
-            if isinstance(inner, keras.layers.Dense) or "conv" in inner.name:
+            computes = any(part in inner.name for part in ("conv", "norm", "skip"))
+            if isinstance(inner, keras.layers.Dense) or computes:
                 inner.dtype_policy = "float32"
 
 
