@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.few_couplings import FewCouplings
 
 import tfnvp
 
@@ -14,7 +15,7 @@ Y = np.array([0, 1, 1, 0])
 def _make(kind, randomize, **options):
     options = {"num_classes": 2, **options}
     if kind == "images":
-        model = tfnvp.ImageRealNVP((4, 4, 1), 1, 4, 1, **options)
+        model = FewCouplings((4, 4, 1), 1, 4, 1, **options)
     else:
         model = tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=(8,), **options)
     randomize(model)
