@@ -25,7 +25,7 @@ def test_a_run_that_is_killed_again_and_again_is_the_unbroken_one(tmp_path):
     reference = start(unbroken, *training, state=str(whole))
 
     # Steps at random, each after a state that the one before cannot have had.
-    steps = sorted(random.sample(range(3, STEPS_PER_EPOCH * EPOCHS), 2))
+    steps = sorted(random.sample(range(3, STEPS_PER_EPOCH * EPOCHS), 3))
     deaths = [{"kill": step} for step in steps]
     deaths.insert(1, {"kill while saving": 2})
     deaths.append({"kill": STEPS_PER_EPOCH * EPOCHS})
