@@ -1,5 +1,6 @@
 # make train   sets up .venv, trains Real NVP on the embedded digits, samples, evaluates, exports
 # make test    sets up .venv, runs lint and every test
+# make test-all runs slow tests too
 # make format  lets ruff rewrite what it can
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ export TFDS_DATA_DIR := $(abspath ../shared/tensorflow_datasets)
 endif
 endif
 
-.PHONY: train test format clean
+.PHONY: train test test-all format clean
 
 train: .venv/installed
 	$(BIN)/python -m train digits
@@ -20,6 +21,9 @@ train: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-all: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 format: .venv/installed

@@ -28,12 +28,21 @@ def assert_all(condition: tf.Tensor, message: str, *data: tf.Tensor) -> tf.Opera
     return tf.debugging.Assert(condition, [f"tfnvp<{message}>", *data])
 
 
+def first_where(wrong: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Gives the first of values for which `wrong` holds, or 0, in operations that XLA compiles."""
+    wrong = tf.concat([tf.reshape(wrong, [-1]), [True]], 0)
+    # XLA would take what a slice depends on for constants, and compile anew for other values.
+    place = tf.argmax(tf.cast(wrong, tf.int32))
+    return tf.gather(tf.concat([tf.reshape(values, [-1]), [0]], 0), place)
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Turns a failed `assert_all` or `ensure_shape` into a ValueError of one line."""
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
+    # An error in Python that TensorFlow calls, for a batch, is one that it does not know.
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         if asserted := _ASSERTED.search(str(error)):
             message, data = asserted.groups()
             raise ValueError(message + data.replace("[", "").replace("]", "")) from None

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import keras
+import tensorflow as tf
 
 from tfnvp.graph.internals import with_inner_layers
 
@@ -36,3 +37,19 @@ def full_precision(layers: list[keras.Layer]) -> Iterator[None]:
         finally:
             for layer, policy in zip(layers, policies, strict=True):
                 layer.dtype_policy = policy
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Within this context GPUs multiply float32 in float32, not in the 10 bits of TF32.
+
+    TensorFlow decides when an operation runs: this reaches what is run here, and not a function of
+    the user's that is traced here and run later.
+    """
+    with _lock:
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        try:
+            tf.config.experimental.enable_tensor_float_32_execution(False)
+            yield
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(before)

@@ -216,6 +216,21 @@ def in_training() -> bool:
 # TensorFlow 2.21.
 
 
+# https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/distribute/mirrored_strategy.py
+def takes_collectives(strategy: tf.distribute.MirroredStrategy) -> bool:
+    """Tells whether replicas exchange by collectives, as they do unless told otherwise."""
+    return strategy.extended._cross_device_ops is strategy.extended._collective_ops
+
+
+# https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/data/ops/shuffle_op.py
+def steps_of(dataset: tf.data.Dataset) -> list[tuple[str, bool]]:
+    """Lists the kinds of transformations that made a data set, and whether each has a seed."""
+    seeds = [getattr(dataset, name, 1) for name in ("_seed", "_seed2")]
+    seeded = any(int(seed) for seed in seeds)
+    kind = type(dataset).__name__.removeprefix("_").removesuffix("Dataset").lower()
+    return [(kind, seeded), *(step for one in dataset._inputs() for step in steps_of(one))]
+
+
 @tf.custom_gradient
 def concatenate(*tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Concatenates tensors on their last axis, with a gradient that XLA compiles once.

@@ -190,6 +190,7 @@ def _exchange(devices: tuple[str, ...], dtype: tf.DType) -> Any:
             group_key=zlib.crc32(repr((*devices, dtype)).encode()) & 0x7FFFFFFF,
             instance_key=number,
             ordering_token=[],
+            communication_hint=communication(devices),
             merge_op="Add",
             final_op="Id",
         )
@@ -197,6 +198,17 @@ def _exchange(devices: tuple[str, ...], dtype: tf.DType) -> Any:
     specs = tf.TensorSpec(None, dtype), tf.TensorSpec([], tf.int32)
     with tf.Graph().as_default():
         return tf.function(exchanged, autograph=False).get_concrete_function(*specs)
+
+
+def communication(devices: tuple[str, ...]) -> str:
+    """Names the way in which replicas exchange tensors, as TensorFlow's collectives take it.
+
+    NCCL knows one replica a GPU. Logical devices share one, and then, as on CPUs, a ring over the
+    host stands in for it; left alone, TensorFlow takes that ring on GPUs too.
+    """
+    gpus = all(tf.DeviceSpec.from_string(device).device_type == "GPU" for device in devices)
+    whole = len(tf.config.list_logical_devices("GPU")) == len(tf.config.get_visible_devices("GPU"))
+    return "nccl" if gpus and whole else "ring"
 
 
 class _Local(threading.local):

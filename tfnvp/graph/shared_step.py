@@ -1,5 +1,6 @@
 """A training step that replicas share: traced once, whatever their number."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfnvp.graph import replicas
-from tfnvp.graph.internals import optimised_once
+from tfnvp.graph.internals import optimised_once, takes_collectives
 
 
 class SharedStep:
@@ -34,13 +35,19 @@ class SharedStep:
 
     @staticmethod
     def fits(variables: list[keras.Variable]) -> bool:
-        """Tells whether this is one of several replicas that can share a step on variables."""
+        """Tells whether this is one of several replicas that can share a step on variables.
+
+        A strategy with `cross_device_ops` of the user's own, and the environment variable
+        TFNVP_PLAIN_REPLICAS, ask for TensorFlow's ordinary path.
+        """
         context = tf.distribute.get_replica_context()
         return (
             not tf.executing_eagerly()
             and context is not None
             and context.num_replicas_in_sync > 1
             and isinstance(context.strategy, tf.distribute.MirroredStrategy)
+            and takes_collectives(context.strategy)
+            and not os.environ.get("TFNVP_PLAIN_REPLICAS")
             # A variable that was made outside of the strategy's scope is one replica's alone.
             and all(isinstance(v.value, tf.distribute.DistributedValues) for v in variables)
         )

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfnvp.checks import assert_all
+from tfnvp.checks import assert_all, first_where
 from tfnvp.configured_layer import UncastLayer
 from tfnvp.seeds import fresh_seed, uniform
 from tfnvp.types import TensorLike
@@ -111,7 +111,6 @@ class LabelEncoding(UncastLayer):
             "or -1 for p(x)" if self.dropout else "for the model has no label_dropout to learn p(x)"
         )
         message = f"labels must be 0..{self.num_classes - 1}, {unlabelled}, got"
-        wrong = tf.boolean_mask(tf.reshape(labels, [-1]), tf.reshape(~in_range, [-1]))
-        checked = assert_all(in_range, message, tf.concat([wrong, [0]], 0)[0])
+        checked = assert_all(in_range, message, first_where(~in_range, labels))
         with tf.control_dependencies([] if checked is None else [checked]):
             return tf.identity(labels)

@@ -148,6 +148,10 @@ class Condition:
             )
         return tf.ensure_shape(labels, spec.shape)
 
+    def check_values(self, labels: tf.Tensor | None) -> tf.Tensor | None:
+        """Gives labels, once their values are found to be some; None for none."""
+        return None if labels is None else self.encoding.checked(labels)
+
     def check_presence(self, labels: TensorLike | None) -> None:
         """Refuses labels that the density has no use for, and none where it needs them."""
         if self.encoding is None and labels is not None:

@@ -13,7 +13,7 @@ from tfnvp import metrics
 from tfnvp.bijectors.one_pass import inverse_and_log_det
 from tfnvp.checks import check_rows, plain_errors
 from tfnvp.distribution import FlowDistribution
-from tfnvp.graph.full_precision import full_precision
+from tfnvp.graph.full_precision import full_precision, without_tf32
 from tfnvp.graph.functions import any_rows, call_key
 from tfnvp.models.held_flow import HeldFlow
 from tfnvp.seeds import stateless_seed
@@ -139,6 +139,10 @@ class FlowModel(HeldFlow):
             raise ValueError(f"x must be of a float dtype, got dtype {dtype.name}")
         check_rows("x", x, self.flow.event_shape)
 
+    def check_values(self, x: tf.Tensor) -> tf.Tensor:
+        """Gives a batch, once its values are found to be of the density's range; here all are."""
+        return x
+
     def check_labels(self, labels: TensorLike | None) -> tf.Tensor | None:
         """Makes a tensor of a batch's labels, or None where the model has no use for them."""
         if self.condition.encoding is None:
@@ -211,7 +215,8 @@ class FlowModel(HeldFlow):
         """
         x = self.check_data(x)
         labels = self.condition.labels_of_rows(labels, x.shape[0])
-        return self._run(self.inverse_in_full_precision, x, labels)
+        with without_tf32():
+            return self._run(self.inverse_in_full_precision, x, labels)
 
     def decode(self, z: TensorLike, labels: TensorLike | None = None) -> tf.Tensor:
         """Maps latents to data, the reverse of `encode`, in full precision whatever the policy.
@@ -233,7 +238,8 @@ class FlowModel(HeldFlow):
                 f"z must have the shape [batch, {', '.join(map(str, latent_shape))}], got {z.shape}"
             )
         labels = self.condition.labels_of_rows(labels, z.shape[0])
-        return self._run(self.forward_in_full_precision, z, labels)
+        with without_tf32():
+            return self._run(self.forward_in_full_precision, z, labels)
 
     def inverse_in_full_precision(self, x: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
         """Encodes as operations of the caller's graph, for exports."""

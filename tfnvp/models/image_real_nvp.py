@@ -171,7 +171,7 @@ class ImageRealNVP(FlowModel):
         self, x: tf.Tensor, training: bool | None = False, draw: int | tf.Tensor = 0
     ) -> tf.Tensor:
         """Dequantises uint8 images, and takes float images as they are; their range is checked."""
-        return self.dequantization(self._in_range(x), training=training, draw=draw)
+        return self.dequantization(self.check_values(x), training=training, draw=draw)
 
     def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
         """Says where float images are pixels: all values are k / (levels - 1) or k / levels."""
@@ -233,10 +233,11 @@ class ImageRealNVP(FlowModel):
         """Encodes as operations of the caller's graph, for exports."""
         # The middle of each level stands for it.
         if x.dtype == tf.uint8:
-            x = (tf.cast(self._in_range(x), self.variable_dtype) + 0.5) / self.levels
+            x = (tf.cast(self.check_values(x), self.variable_dtype) + 0.5) / self.levels
         return super().inverse_in_full_precision(x, labels)
 
-    def _in_range(self, x: tf.Tensor) -> tf.Tensor:
+    def check_values(self, x: tf.Tensor) -> tf.Tensor:
+        """Gives images, once their values are found within the range."""
         if x.dtype == tf.uint8:
             top = self.levels - 1
             if top == 255:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfnvp.checks import assert_all
+from tfnvp.checks import assert_all, first_where
 from tfnvp.types import TensorLike
 
 if TYPE_CHECKING:
@@ -175,9 +175,8 @@ def weights_of_rows(weights: TensorLike, x: tf.Tensor, dtype: str) -> tf.Tensor:
     checks = [assert_all(found == rows, message, found, rows)]
     # We do not ask for `weights < 0`, since NaN would pass.
     usable = (weights >= 0) & (weights < weights.dtype.max)
-    wrong = tf.concat([tf.boolean_mask(weights, ~usable), [0]], 0)[0]
     message = "sample_weight must be finite and 0 or more, got"
-    checks.append(assert_all(usable, message, wrong))
+    checks.append(assert_all(usable, message, first_where(~usable, weights)))
     with tf.control_dependencies([check for check in checks if check is not None]):
         return tf.identity(weights)
 

@@ -21,13 +21,16 @@ from tfnvp.graph.internals import (
     variables_unknown_to,
 )
 from tfnvp.graph.shared_step import SharedStep
+from tfnvp.graph.strategies import check_strategy
 from tfnvp.models.condition import Condition
+from tfnvp.models.host_checks import check_on_the_host
 from tfnvp.models.training_data import (
     accepted,
     has_labels,
     weights_of_rows,
     without_weightless,
 )
+from tfnvp.models.worker_data import check_for_workers
 from tfnvp.shapes import at_least_one_row
 from tfnvp.types import TensorLike
 
@@ -94,22 +97,22 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Takes one step of the optimizer on a batch, as `fit` calls it."""
-        x, labels, weights = self._unpack(data)
+        x, labels, weights = self.unpacked(data)
         return self._update_metrics(*self.optimize(x, labels, weights), weights)
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Measures the bits per dimension of a batch, as `evaluate` calls it."""
-        x, labels, weights = self._unpack(data)
+        x, labels, weights = self.unpacked(data)
         bits = self.bits(self(x, labels, training=False))
         return self._update_metrics(bits, self._penalty(bits.dtype), weights)
 
     def predict_step(self, data: Any) -> tf.Tensor:
         """Computes log p(x) of a batch, as `predict` calls it."""
-        x, labels, _ = self._unpack(data, weighted=False)
+        x, labels, _ = self.unpacked(data, weighted=False)
         return self(x, labels, training=False)
 
-    def _unpack(
+    def unpacked(
         self, data: Any, weighted: bool = True
     ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor | None]:
         """Gives the rows of a batch, their labels and their weights, where they have some."""
@@ -197,8 +200,9 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         """Configures training, as `keras.Model.compile`; loss and metrics are the model's own.
 
         Raises:
-            ValueError: for a loss or metrics.
+            ValueError: for a loss or metrics, or under a strategy in which no training was tried.
         """
+        check_strategy(self.distribute_strategy)
         given = inspect.signature(keras.Model.compile).bind(self, *args, **kwargs).arguments
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if given.get(name):
@@ -297,4 +301,12 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         method = getattr(keras.Model, name)
         with plain_errors():
             bound = accepted(self, method, args, kwargs)
+            given = bound.arguments
+            # Within `fit` Keras evaluates data that has been seen to already.
+            seen_to = given.get("x") is None or given.get("kwargs")
+            workers = tf.distribute.MultiWorkerMirroredStrategy
+            if isinstance(self.distribute_strategy, workers) and not seen_to:
+                check_for_workers(self, name, given)
+            if self.jit_compile and not self.run_eagerly and not seen_to:
+                check_on_the_host(self, name, given)
             return method(*bound.args, **bound.kwargs)

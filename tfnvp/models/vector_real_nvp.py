@@ -161,8 +161,12 @@ class VectorRealNVP(FlowModel):
 
     def continuous(self, x: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         """Gives the vectors in the flow's dtype, once they are found finite."""
-        x = super().continuous(x, training)
+        return super().continuous(self.check_values(x), training)
+
+    def check_values(self, x: tf.Tensor) -> tf.Tensor:
+        """Gives vectors, once they are found finite in the flow's dtype."""
+        x = tf.cast(x, self.flow.dtype)
         finite = assert_all(tf.math.is_finite(x), "vectors must be finite, got NaN or infinity")
         # All else waits, lest the optimizer's step comes before the check and weights are lost.
-        with tf.control_dependencies([finite]):
+        with tf.control_dependencies([] if finite is None else [finite]):
             return tf.identity(x)

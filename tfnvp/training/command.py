@@ -38,6 +38,10 @@ def train(
         bool | None,
         typer.Option(help="conditioners in bfloat16 [default: by the recipe and the hardware]"),
     ] = None,
+    jit: Annotated[
+        bool | None,
+        typer.Option(help="compile steps by XLA [default: on one GPU, as Keras does]"),
+    ] = None,
     remat: Annotated[
         bool | None,
         typer.Option("--remat", help="less memory, more time: couplings are rematerialised"),
@@ -90,11 +94,12 @@ def train(
         }
         training["mixed_precision"] = chosen.mixed_precision and hardware.has_bfloat16()
         training |= {"remat": False, "seed": 0, "limit_steps": None, "deterministic": False}
+        training["jit"] = None
         given = {name: asked[name] for name in training if asked[name] is not None}
         if resume:
             recorded = run.recorded_settings(run_dir)
             _check_resumed(run_dir, {"recipe_name": recipe, **given}, recorded)
-            training = {name: recorded[name] for name in training}
+            training = {name: recorded.get(name, training[name]) for name in training}
         training |= given
         training |= {name: asked[name] for name in ("resume", "strategy", "checkpoint_every")}
         run.train(chosen, run.Settings(recipe, run_dir, export_to=export_to, **training))

@@ -54,6 +54,7 @@ class Training:
             self.model.compile(
                 optimizer=recipe.optimizer(steps, settings.learning_rate),
                 steps_per_execution=math.gcd(recipe.steps_per_execution, whole),
+                jit_compile="auto" if settings.jit is None else settings.jit,
             )
             self.model.optimizer.build(self.model.trainable_variables)
         self._checkpoints = Checkpoints(directory / "checkpoints", self.model)

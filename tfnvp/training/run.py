@@ -37,7 +37,8 @@ STRATEGIES = {
 class Settings:
     """The choices of the command line about a run; its help tells what each is.
 
-    `limit_steps` is None for no limit, `export_to` for no export, `strategy` for one device.
+    `limit_steps` is None for no limit, `export_to` for no export, `strategy` for one device, `jit`
+    for what Keras chooses.
     """
 
     recipe_name: str
@@ -54,6 +55,7 @@ class Settings:
     strategy: str | None = None
     checkpoint_every: int = 1000
     deterministic: bool = False
+    jit: bool | None = None
 
 
 def train(recipe: Recipe, settings: Settings) -> dict[str, float] | None:
@@ -74,6 +76,7 @@ def train(recipe: Recipe, settings: Settings) -> dict[str, float] | None:
     started = time.time()
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
     keras.utils.set_random_seed(settings.seed)
     # Several workers need their strategy before any operation has run.
     strategy = _strategy(settings.strategy)
@@ -123,6 +126,11 @@ def _strategy(name: str | None) -> tf.distribute.Strategy:
             "--strategy multi_worker: the environment variable TF_CONFIG must name the workers and "
             "which of them this is; docs/scaling.md shows how"
         )
+    if name == "multi_worker" and tf.config.list_physical_devices("GPU"):
+        # Left alone, TensorFlow exchanges by a ring over the hosts, on GPUs too.
+        nccl = tf.distribute.experimental.CommunicationImplementation.NCCL
+        options = tf.distribute.experimental.CommunicationOptions(implementation=nccl)
+        return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     return STRATEGIES[name]()
 
 
