@@ -122,7 +122,7 @@ def test_data_that_cannot_be_checked_is_refused(models, refuses):
     refuses(model.fit, VECTORS, shuffle="batch", match="shuffle must be True or False .*batch")
     refuses(model.fit, VECTORS.tolist(), match="x must be an array, .* got a list")
     refuses(model.fit, _data_set([VECTORS]), validation_split=0.2, match="validation_split needs")
-    refuses(model.fit, VECTORS, validation_split=0.01, match="rows on both sides, got 0.01 of 11")
+    refuses(model.fit, VECTORS, validation_split=0.99, match="rows on both sides, got 0.99 of 11")
 
 
 def _made_ready(model, method="fit", **given):
@@ -151,12 +151,12 @@ def test_batches_of_one_size_need_no_weights(models):
 
 def test_arrays_are_shuffled_anew_each_epoch():
     data = dataset_of([np.arange(20), None], 8, shuffle=True)
-    one, other = (np.concatenate([x for x, _ in data]) for _ in range(2))
+    one, other = (np.concatenate([x for x, *_ in data]) for _ in range(2))
     assert sorted(one) == sorted(other) == list(range(20))
     assert one.tolist() != other.tolist() != list(range(20))
     # By a seed all orders are those of another such data set.
     orders = [
-        [np.concatenate([x for x, _ in data]).tolist() for _ in range(2)]
+        [np.concatenate([x for x, *_ in data]).tolist() for _ in range(2)]
         for data in (dataset_of([np.arange(20), None], 8, shuffle=True, seed=3) for _ in range(2))
     ]
     assert orders[0] == orders[1] and orders[0][0] != orders[0][1]

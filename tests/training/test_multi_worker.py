@@ -1,12 +1,13 @@
 """Training under MultiWorkerMirroredStrategy, by processes on 127.0.0.1, is that of one device."""
 
+import functools
 import json
 import signal
 import socket
 
 import numpy as np
 import pytest
-from helpers import plain_workers
+from helpers import plain_workers, worker_data_program
 from helpers.processes import Program, start, state
 
 TRAINING = ["digits", "--no-export", "--batch-size", "200", "--epochs", "2"]
@@ -84,3 +85,37 @@ def test_keras_still_needs_what_multi_worker_mends():
         code, out, errors = worker.end()
         assert code == 0, errors
         assert out.split() == ["Plain", "fails", "Built", "fails"]
+
+
+@pytest.fixture(scope="module")
+def of_two_workers(tmp_path_factory):
+    """What each of two workers says of other people's data."""
+    program = functools.partial(worker_data_program.main, tmp_path_factory.mktemp("workers"))
+    found = []
+    for worker in [Program(program, environment) for environment in cluster(2)]:
+        code, out, errors = worker.end()
+        assert code == 0, errors
+        found.append(json.loads(out.splitlines()[-1]))
+    return found
+
+
+def test_arrays_are_shuffled_alike_for_all_workers(of_two_workers):
+    """Each row is seen once in an epoch, by one of them; the next epoch has another order."""
+    one, other = (worker["rows"] for worker in of_two_workers)
+    for rows in zip(one, other, strict=True):
+        assert sorted([*rows[0], *rows[1]]) == list(range(12))
+    assert one[0] != one[1] and one[0] != sorted(one[0])
+
+
+def test_data_sets_that_show_workers_the_wrong_rows_are_refused(of_two_workers):
+    for worker in of_two_workers:
+        assert "x must be shuffled with a seed under several workers" in worker["unseeded"]
+        assert "x must be sharded under several workers" in worker["off"]
+        assert worker["seeded"] == worker["sharded"] == "trains"
+
+
+def test_keras_callbacks_save_and_go_on(of_two_workers):
+    for worker in of_two_workers:
+        assert worker["epochs"] == [2]
+        np.testing.assert_allclose(worker["score"], worker["expected"], rtol=1e-5)
+    assert of_two_workers[0]["score"] == of_two_workers[1]["score"]

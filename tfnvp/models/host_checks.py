@@ -64,6 +64,8 @@ def dataset_of(
         seed: of the orders of all epochs; None draws them afresh.
     """
     rows = len(arrays[0])
+    while arrays[-1] is None:  # Of what comes last, tf.distribute stands no None.
+        arrays = arrays[:-1]
     indices = tf.data.Dataset.range(rows)
     if shuffle:
         indices = indices.shuffle(max(rows, 1), seed=seed)
