@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from tfnvp import atomic_file, data, plotting
 from tfnvp.checks import check_choice
 from tfnvp.cli.loading import Flow, is_of_images
+from tfnvp.data.csv_table import read_csv
 
 
 def read(
@@ -41,10 +42,10 @@ def read(
 
 
 def _read_vectors(path: Path, size: int) -> np.ndarray:
-    """Reads vectors [N, size], or one [size], from a .npy file or a .npz file of one array."""
-    if path.suffix.lower() not in (".npy", ".npz"):
-        raise ValueError(f"vectors are read from .npy and .npz files, got {path}")
-    x = np.load(path)
+    """Reads vectors [N, size], or one [size], from a .csv, .npy or one-array .npz file."""
+    if path.suffix.lower() not in (".csv", ".npy", ".npz"):
+        raise ValueError(f"vectors are read from .csv, .npy and .npz files, got {path}")
+    x = read_csv(path)[1] if path.suffix.lower() == ".csv" else np.load(path)
     if isinstance(x, np.lib.npyio.NpzFile):
         if len(x.files) != 1:
             raise ValueError(f"{path} must hold one array, got {', '.join(x.files)}")

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnvp.columns import Columns
 from tfnvp.configured_layer import UncastLayer
 from tfnvp.types import TensorLike
 
@@ -36,40 +37,22 @@ class Standardizer(UncastLayer):
     def call(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.scale)
 
-    def adapt(self, batches: Iterable[TensorLike]) -> None:
+    def adapt(self, batches: Iterable[tuple[TensorLike, TensorLike | None]]) -> None:
         """Takes the mean and the standard deviation of the data, in place of any before.
 
         Args:
-            batches: an iterable of arrays [B, D].
+            batches: an iterable of pairs, an array [B, D] and the rows' weights [B], or None.
 
         Raises:
-            ValueError: for no rows, NaN or infinity, or a dimension that does not vary, over which
-                there is no density; the statistics stay as they were.
+            ValueError: for no rows, NaN or infinity; the statistics stay as they were.
         """
-        rows, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
-        for batch in batches:
-            # We sum up the values that the flow sees, in float64.
-            with np.errstate(over="ignore"):
-                x = np.asarray(batch).astype(self.variable_dtype).astype("float64")
-            if not np.isfinite(x).all():
-                raise ValueError("data to adapt to must be finite, got NaN or infinity")
-            if not len(x):
-                continue
-            # By Chan, Golub and LeVeque (1983) means far from zero do not drown the variance.
-            before, rows = rows, rows + len(x)
-            off = x.mean(axis=0) - mean
-            mean += off * len(x) / rows
-            squares += len(x) * x.var(axis=0) + off**2 * before * len(x) / rows
-            low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
-        if not rows:
-            raise ValueError("data to adapt to must have rows, got none")
-        if constant := np.flatnonzero(low == high).tolist():
-            raise ValueError(
-                "every dimension of the data must vary, or there is no density: leave out what is "
-                f"constant, got a single value in dimension {', '.join(map(str, constant))}"
-            )
+        columns = Columns(batches, self.variable_dtype)
         if not self.built:
-            self.build(x.shape)
+            self.build((None, len(columns.mean)))
             self.built = True
+        self.take(columns.mean, columns.variance)
+
+    def take(self, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Takes a mean [D] and a variance [D]; where that is 0 the scale is 1."""
         self.mean.assign(mean)
-        self.scale.assign(np.sqrt(squares / rows))
+        self.scale.assign(np.sqrt(np.where(variance > 0, variance, 1.0)))

@@ -1,0 +1,92 @@
+"""What a table's columns are like: their means, spreads and steps, found in one pass."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from tfnvp.types import TensorLike
+
+# A column of more values than these is taken for continuous, lest all of a large table is kept.
+_MOST_VALUES = 65_536
+
+
+class Columns:
+    """Statistics of the columns of a table that comes in batches.
+
+    Args:
+        batches: an iterable of pairs, an array [B, D] and the rows' weights [B], or None.
+        dtype: the float dtype in which the values are seen.
+
+    Attributes:
+        rows: the sum of their weights.
+        mean: [D]. variance: [D].
+        steps: [D], the width of the cells of columns whose values are rounded; 0 of continuous
+            ones, 1 of constant ones.
+
+    Raises:
+        ValueError: for no rows, and for NaN or infinity, naming the first by its row and column.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfnvp.columns import Columns
+        >>> ages = np.array([[31.0], [31.0], [29.0], [29.0], [30.0], [30.0]])
+        >>> Columns([(ages, None)], "float32").steps.tolist()
+        [1.0]
+    """
+
+    def __init__(self, batches: Iterable[tuple[TensorLike, TensorLike | None]], dtype: str) -> None:
+        seen, self.rows, self.mean, squares = 0, 0.0, 0.0, 0.0
+        values: list[np.ndarray | None] = []
+        for batch, weights in batches:
+            # We sum up the values that the flow sees, in float64.
+            with np.errstate(over="ignore"):
+                x = np.asarray(batch).astype(dtype).astype("float64")
+            check_finite(x, seen)
+            seen += len(x)
+            weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
+            x, weights = x[weights > 0], weights[weights > 0]
+            if not len(x):
+                continue
+            # By Chan, Golub and LeVeque (1983) means far from zero do not drown the variance.
+            before, of_batch = self.rows, weights.sum()
+            self.rows += of_batch
+            mean = np.average(x, axis=0, weights=weights)
+            off = mean - self.mean
+            self.mean = self.mean + off * of_batch / self.rows
+            squares = squares + weights @ (x - mean) ** 2 + off**2 * before * of_batch / self.rows
+            values = values or [np.empty(0)] * x.shape[1]
+            values = [_joined(old, new) for old, new in zip(values, x.T, strict=True)]
+        if not seen:
+            raise ValueError("data to adapt to must have rows, got none")
+        if not self.rows:
+            raise ValueError("data to adapt to must have a row of a weight above 0, got none")
+        self.variance = squares / self.rows
+        self.steps = np.array([_step(column, self.rows) for column in values])
+
+
+def check_finite(x: np.ndarray, rows_before: int = 0, names: Sequence[str] | None = None) -> None:
+    """Raises a ValueError that names row and column of the first NaN or infinity in x [B, D]."""
+    wrong = np.argwhere(~np.isfinite(x))
+    if len(wrong):
+        row, column = wrong[0]
+        raise ValueError(
+            f"data must be finite, got {x[row, column]} in row {rows_before + row}, "
+            f"column {column if names is None else repr(names[column])}"
+        )
+
+
+def _joined(known: np.ndarray | None, new: np.ndarray) -> np.ndarray | None:
+    """Adds to the different values of a column; None is too many."""
+    if known is None:
+        return None
+    values = np.union1d(known, new)
+    return values if len(values) <= _MOST_VALUES else None
+
+
+def _step(values: np.ndarray | None, rows: float) -> float:
+    """Gives the least distance of values that, on the average, occur twice or more."""
+    if values is not None and len(values) == 1:
+        return 1.0
+    if values is None or 2 * len(values) > rows:
+        return 0.0
+    return float(np.diff(values).min())
