@@ -1,8 +1,8 @@
 """Densities of real tables, and what is unusual in them, for tfnvp and its peers.
 
-    python -m benchmarks.tables density --data DIR [--table T ...] [--contender C ...] [--seed S ...]
+    python -m benchmarks.tables density --data DIR [--table T ..] [--contender C ..] [--seed S ..]
     python -m benchmarks.tables anomaly --data DIR [...]
-    python -m benchmarks.tables summary FILE.jsonl [--against FILE.jsonl]
+    python -m benchmarks.tables summary FILE.jsonl ...
 
 DIR has the folders `density` (UCI tables as text) and `anomaly` (ADBench's .npz files); the digits
 and breast cancer come with scikit-learn. Each contender fits each table for each seed in a process

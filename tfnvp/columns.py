@@ -35,7 +35,7 @@ class Columns:
     """
 
     def __init__(self, batches: Iterable[tuple[TensorLike, TensorLike | None]], dtype: str) -> None:
-        seen, self.rows, self.mean, squares = 0, 0.0, 0.0, 0.0
+        seen, kept, self.rows, self.mean, squares = 0, 0, 0.0, 0.0, 0.0
         values: list[np.ndarray | None] = []
         for batch, weights in batches:
             # We sum up the values that the flow sees, in float64.
@@ -45,6 +45,7 @@ class Columns:
             seen += len(x)
             weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
             x, weights = x[weights > 0], weights[weights > 0]
+            kept += len(x)
             if not len(x):
                 continue
             # By Chan, Golub and LeVeque (1983) means far from zero do not drown the variance.
@@ -61,17 +62,19 @@ class Columns:
         if not self.rows:
             raise ValueError("data to adapt to must have a row of a weight above 0, got none")
         self.variance = squares / self.rows
-        self.steps = np.array([_step(column, self.rows) for column in values])
+        # Weights may be small shares, but there are no fewer rows than were seen.
+        self.steps = np.array([_step(column, max(self.rows, kept)) for column in values])
 
 
 def check_finite(x: np.ndarray, rows_before: int = 0, names: Sequence[str] | None = None) -> None:
     """Raises a ValueError that names row and column of the first NaN or infinity in x [B, D]."""
     wrong = np.argwhere(~np.isfinite(x))
     if len(wrong):
-        row, column = wrong[0]
+        row, column = (int(index) for index in wrong[0])
+        value = "NaN" if np.isnan(x[row, column]) else x[row, column]
         raise ValueError(
-            f"data must be finite, got {x[row, column]} in row {rows_before + row}, "
-            f"column {column if names is None else repr(names[column])}"
+            f"data must be finite, got {value} in row {rows_before + row}, column "
+            f"{column if names is None else repr(str(names[column]))}"
         )
 
 

@@ -91,10 +91,10 @@ def test_log_prob_depends_on_the_row_alone(model):
     assert model.log_prob(_data()[:0]).shape == (0,)
 
 
-def test_starts_as_the_identity():
+def test_starts_as_the_identity_in_another_order():
     model = tfnvp.VectorRealNVP(3, **SIZES)
-    x = _data(size=3)
-    np.testing.assert_array_equal(model.encode(x), x)
+    x = np.clip(_data(size=3), -3, 3)  # What is far out is drawn in.
+    np.testing.assert_allclose(np.sort(model.encode(x)), np.sort(x), rtol=1e-5, atol=1e-6)
     normal = -0.5 * np.sum(np.square(x), axis=1) - 1.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(model.log_prob(x), normal, rtol=1e-5)
 
@@ -113,14 +113,16 @@ def test_every_dimension_changes_and_depends_on_others(size, randomize):
 def test_variables_are_those_of_the_distribution(model, identities):
     trainable = identities(model.trainable_variables)
     assert sorted(trainable) == sorted(identities(model.distribution.trainable_variables))
-    assert len(set(trainable)) == len(trainable) == 4 * 5
+    assert len(set(trainable)) == len(trainable) == 4 * (5 + 3) + 1
     own = set(identities(model.variables))
     own -= {id(v.value) for metric in model.metrics for v in metric.variables}
+    # The steps of rounded columns, and the seed of their noise, are no part of the density.
+    own -= set(identities(model.rounding.variables))
     assert own == set(identities(model.distribution.variables))
 
 
 def test_each_conditioner_is_in_the_graph_once(model, count_operations):
-    """A network of one hidden layer has two products; there are four couplings."""
+    """A network of one hidden layer has two products, a matrix two; there are four of each."""
     x = tf.constant(_data())
 
     def gradient(x):
@@ -128,11 +130,11 @@ def test_each_conditioner_is_in_the_graph_once(model, count_operations):
             log_prob = model.distribution.log_prob(x)
         return tape.gradient(log_prob, model.distribution.trainable_variables)
 
-    assert count_operations(model.distribution.log_prob, x)["MatMul"] == 8
-    # Backwards, two for each; but none to the data.
-    assert count_operations(gradient, x)["MatMul"] <= 8 + 16
+    assert count_operations(model.distribution.log_prob, x)["MatMul"] == 16
+    # Backwards, two for each.
+    assert count_operations(gradient, x)["MatMul"] <= 16 + 32
     sampled = count_operations(lambda: model.distribution.experimental_sample_and_log_prob(2))
-    assert sampled["MatMul"] == 8
+    assert sampled["MatMul"] == 12  # A triangular matrix is no product.
 
 
 # Round trips and precision.
@@ -183,9 +185,9 @@ def test_adapt_takes_the_mean_and_the_standard_deviation(data):
     mean, std = x.mean(axis=0, dtype="float64"), x.std(axis=0, dtype="float64")
     np.testing.assert_allclose(model.standardizer.mean, mean, rtol=1e-6)
     np.testing.assert_allclose(model.standardizer.scale, std, rtol=1e-6)
-    # The couplings are the identity still, and what had been compiled follows.
+    # All else is the identity still but for the order, and what had been compiled follows.
     z = (x - mean) / std
-    np.testing.assert_allclose(model.encode(x), z, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.sort(model.encode(x)), np.sort(z), rtol=1e-4, atol=1e-5)
     normal = -0.5 * np.sum(np.square(z), axis=1) - 2.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(model.log_prob(x), normal - np.log(std).sum(), rtol=1e-5)
     assert np.all(model.log_prob(x) != before)
@@ -195,11 +197,16 @@ def test_adapt_takes_the_mean_and_the_standard_deviation(data):
     np.testing.assert_allclose(double.standardizer.scale, std, rtol=1e-13)
 
 
+def _hole():
+    ones = np.ones((20, 5))
+    ones[3, 2] = np.nan
+    return ones
+
+
 BAD_TO_ADAPT = {
     "shape": (_data(size=4), r"shape \[batch, 5\], got \(20, 4\)"),
-    "dtype": (np.zeros((4, 5), "int32"), "float dtype, got dtype int32"),
-    "constant": (_data() * [1, 1, 0, 1, 1], "single value in dimension 2"),
-    "nan": (np.where(_data() > 5, np.nan, _data()), "must be finite, got NaN or infinity"),
+    "dtype": (np.full((4, 5), "a"), "float dtype, got dtype string"),
+    "nan": (_data() * _hole(), "data must be finite, got NaN in row 3, column 2"),
     "no rows": (_data(0), "must have rows, got none"),
     "endless": (_batched(_data()).repeat(), "must end, got a data set repeated without end"),
 }
@@ -211,6 +218,77 @@ def test_data_that_cannot_be_adapted_to_is_refused(model, refuses, kind):
     before = np.array(model.standardizer.scale)
     refuses(model.adapt, data, match=match)
     np.testing.assert_array_equal(model.standardizer.scale, before)
+
+
+def _rounded(rows=500):
+    """Columns of halves, of hundredths, of one value, and without steps; whole numbers last."""
+    random = np.random.default_rng(0)
+    columns = [
+        random.integers(0, 9, rows) / 2,
+        random.normal(0, 0.3, rows).round(2),
+        np.full(rows, 4.0),
+        random.normal(size=rows),
+        random.integers(10**6, 10**6 + 5, rows),
+    ]
+    return np.stack(columns, axis=1)
+
+
+def test_adapt_finds_the_steps_of_rounded_columns():
+    model = tfnvp.VectorRealNVP(5, **SIZES, dtype="float64")
+    x = _rounded()
+    model.adapt(x)
+    np.testing.assert_allclose(model.rounding.step, [0.5, 0.01, 1, 0, 1], rtol=1e-6)
+    variance = x.var(axis=0) + np.square([0.5, 0.01, 1, 0, 1]) / 12
+    np.testing.assert_allclose(model.standardizer.scale, np.sqrt(variance), rtol=1e-9)
+    model.adapt(x, steps=[0, 0.01, 2, 0.1, 0])
+    np.testing.assert_allclose(model.rounding.step, [0, 0.01, 2, 0.1, 0])
+
+
+@pytest.mark.parametrize("steps", [[1, 1], [0, 0, 0, 0, -1], [0, 0, 0, 0, np.inf]])
+def test_bad_steps_are_named(steps, refuses):
+    model = tfnvp.VectorRealNVP(5, **SIZES)
+    refuses(model.adapt, _rounded(), steps=steps, match="steps must be 5 finite numbers")
+
+
+def test_training_spreads_rounded_values_over_their_cells_and_scores_do_not():
+    model = tfnvp.VectorRealNVP(5, **SIZES, dtype="float64")
+    x = _rounded()
+    model.adapt(x)
+    spread = model.continuous(tf.constant(x), training=True) - x
+    step = np.array([0.5, 0.01, 1, 0, 1])
+    assert np.all(np.abs(spread) <= step / 2 + 1e-9)
+    np.testing.assert_allclose(np.std(spread, axis=0), step / np.sqrt(12), rtol=0.1)
+    again = model.continuous(tf.constant(x), training=True) - x
+    assert np.any(again != spread)
+    np.testing.assert_array_equal(model.continuous(tf.constant(x)), x)
+
+
+def test_integers_are_taken_as_numbers(model):
+    x = np.arange(10).reshape(2, 5)
+    np.testing.assert_array_equal(model.log_prob(x), model.log_prob(x.astype("float32")))
+
+
+def test_heavy_tails_stay_finite():
+    x = np.random.default_rng(0).standard_cauchy((200, 5)) ** 3
+    model = tfnvp.VectorRealNVP(5, **SIZES)
+    model.adapt(x)
+    assert np.abs(x).max() > 1e5
+    assert np.all(np.isfinite(model.log_prob(x))) and np.all(np.isfinite(model.log_prob(1e6 * x)))
+
+
+def test_one_dimension_given_another_integrates_to_one(randomize):
+    """A conditional density of y given x, whose spread depends on x."""
+    model = randomize(tfnvp.VectorRealNVP(1, **SIZES, context_size=1))
+    grid = np.linspace(-300, 300, 40_001, dtype="float32")[:, np.newaxis]
+    densities = []
+    for label in (-1.0, 2.0):
+        p = np.exp(model.log_prob(grid, labels=[label]))
+        assert p.sum() * (grid[1] - grid[0]) == pytest.approx(1, abs=1e-2)
+        densities.append(p)
+    assert np.abs(densities[0] - densities[1]).max() > 0.01
+    y = model.sample(5, labels=[2.0], seed=0)
+    z = model.encode(y, labels=[2.0])
+    np.testing.assert_allclose(model.decode(z, labels=[2.0]), y, rtol=1e-3, atol=1e-3)
 
 
 # Training.
@@ -280,7 +358,6 @@ _FINITE = "vectors must be finite, got NaN or infinity"
 BAD_VECTORS = {
     "rank": (np.zeros(5, "float32"), _SHAPE),
     "size": (np.zeros((3, 4), "float32"), _SHAPE),
-    "dtype": (np.zeros((3, 5), "int64"), "float dtype, got dtype int64"),
     "strings": (np.full((3, 5), "a"), "got dtype string"),
     "nan": (np.where(_data() > 10, np.nan, _data()), _FINITE),
     "infinity": (np.where(_data() > 10, -np.inf, _data()), _FINITE),
@@ -305,7 +382,8 @@ def test_bad_vectors_are_refused_and_leave_the_weights(model, refuses, kind):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"event_size": 1}, "event_size must be 2 or more, .*got event_size=1"),
+        ({"event_size": 0}, "event_size must be a positive integer, got event_size=0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got dropout=1\.0"),
         ({"event_size": 2.0}, r"event_size must be a positive integer, got event_size=2\.0"),
         ({"num_couplings": 0}, "num_couplings must be a positive integer, got num_couplings=0"),
         ({"hidden_units": ()}, r"hidden_units must be a list .*got hidden_units=\(\)"),

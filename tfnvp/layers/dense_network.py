@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfnvp.configured_layer import ConfiguredLayer
 from tfnvp.layers.bounded_log_scale import BoundedLogScale
-from tfnvp.seeds import fresh_seed, uniform
+from tfnvp.seeds import fresh_seed, random_bytes
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -23,7 +23,8 @@ class DenseNetwork(ConfiguredLayer):
         channels: the number of log-scales, and again of shifts: what the coupling changes.
         hidden_units: sizes of the hidden layers.
         activation: the activation of the hidden layers.
-        dropout: probability with which training leaves out each hidden unit, in [0, 1).
+        dropout: probability with which training leaves out each hidden unit, in [0, 1), to
+            a 256th.
         seed: the seed of the initial weights and of the dropout; None draws one.
         **kwargs: further arguments of `keras.layers.Layer`.
 
@@ -99,8 +100,11 @@ class DenseNetwork(ConfiguredLayer):
 
     def _thinned(self, x: tf.Tensor) -> tf.Tensor:
         """Leaves out some of the values, others on each replica, and keeps the mean."""
-        draws = uniform(tf.shape(x), fresh_seed(self.seed_generator), "float32")
-        return x * tf.cast(draws >= self.dropout, x.dtype) / (1 - self.dropout)
+        # A byte a value is drawn in a third of the time of a float.
+        kept = random_bytes(tf.shape(x), fresh_seed(self.seed_generator)) >= round(
+            256 * self.dropout
+        )
+        return x * tf.cast(kept, x.dtype) / (1 - round(256 * self.dropout) / 256)
 
     def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
         return (*x_shape[:-1], 2 * self.channels)

@@ -39,7 +39,7 @@ class InvertibleMatrix(UncastLayer):
         self.order = None
         if self.seed is not None:
             # NumPy promises to keep the streams of RandomState, not those of newer generators.
-            order = np.random.RandomState(self.seed % 2**32).permutation(size)  # noqa: NPY002
+            order = np.random.RandomState(self.seed % 2**32).permutation(size)
             self.order = self.add_weight(
                 (size,),
                 lambda shape, dtype: tf.constant(order, dtype),

@@ -49,7 +49,7 @@ def fit_in_time(
         >>> len(held_out)
         17
     """
-    random = np.random.RandomState() if random is None else random  # noqa: NPY002
+    random = np.random.RandomState() if random is None else random
     x = np.asarray(x)
     weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
     order = random.permutation(len(x))

@@ -129,14 +129,10 @@ def get(name: str, **options: Any) -> Recipe:
     """
     check_choice("recipe", name, names())
     options = {key: value for key, value in options.items() if value is not None}
-    taken = inspect.signature(_OF_OPTIONS[name]).parameters if name in _OF_OPTIONS else ()
+    takers = {key: inspect.signature(make).parameters for key, make in _OF_OPTIONS.items()}
     for option in options:
-        if option not in taken:
-            takers = [
-                n for n, f in _OF_OPTIONS.items() if option in inspect.signature(f).parameters
-            ]
-            raise ValueError(
-                f"--{option.replace('_', '-')} is an option of the recipe {' or '.join(takers)}, "
-                f"got it with {name}"
-            )
+        if option not in takers.get(name, ()):
+            known = " or ".join(key for key, parameters in takers.items() if option in parameters)
+            flag = "--" + option.replace("_", "-")
+            raise ValueError(f"{flag} is an option of the recipe {known}, got it with {name}")
     return _OF_OPTIONS[name](**options) if name in _OF_OPTIONS else _RECIPES[name]
