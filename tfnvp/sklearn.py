@@ -1,7 +1,4 @@
-"""Densities of tables, and what is unusual in them, in scikit-learn's manners.
-
-This module is not imported with `tfnvp`: `from tfnvp.sklearn import FlowDensity`.
-"""
+"""Densities of tables, and what is unusual in them, in scikit-learn's manners."""
 
 import math
 from collections.abc import Sequence
