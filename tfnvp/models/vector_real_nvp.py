@@ -1,5 +1,6 @@
 """Real NVP for vectors: masked couplings with dense conditioners."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,7 +99,8 @@ class VectorRealNVP(FlowModel):
         self.num_couplings = num_couplings
         self.hidden_units = tuple(hidden_units)
         self.dropout = dropout
-        self.seed = keras.random.draw_seed(None) if seed is None else seed
+        # As Keras draws seeds: `keras.utils.set_random_seed` decides it.
+        self.seed = random.randint(1, 10**9) if seed is None else seed
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
         self.standardizer = Standardizer(dtype=self.variable_dtype)
         self.rounding = Rounding(self.seed, dtype=self.variable_dtype)
