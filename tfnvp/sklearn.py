@@ -146,8 +146,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         With n rows held out, of which k have a log p as low, it is (k + 1) / (n + 1): if X is more
         of the training rows' kind, it falls below any a with a probability of at most a.
         """
-        known = self.held_out_scores_
         scores = self.score_samples(X)
+        known = self.held_out_scores_
         return (1 + np.searchsorted(known, scores, side="right")) / (1 + len(known))
 
     def explain(self, X: ArrayLike, draws: int = 32) -> np.ndarray:
@@ -165,7 +165,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = self._checked(X)
-        draws = len(self.background_) if draws > len(self.background_) else draws
+        draws = min(draws, len(self.background_))
         result = np.empty(X.shape)
         for j in range(X.shape[1]):
             changed = np.repeat(X, draws, axis=0)
