@@ -24,7 +24,8 @@ class Columns:
             ones, 1 of constant ones.
 
     Raises:
-        ValueError: for no rows, and for NaN or infinity, naming the first by its row and column.
+        ValueError: for no rows, for bad weights, and for NaN or infinity, naming the first by its
+            row and column.
 
     Example:
         >>> import numpy as np
@@ -44,6 +45,11 @@ class Columns:
             check_finite(x, seen)
             seen += len(x)
             weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
+            if weights.shape != (len(x),) or not np.all((weights >= 0) & np.isfinite(weights)):
+                raise ValueError(
+                    f"sample_weight must be {len(x)} finite numbers of 0 or more, got shape "
+                    f"{weights.shape}, from {weights.min(initial=0)}"
+                )
             x, weights = x[weights > 0], weights[weights > 0]
             kept += len(x)
             if not len(x):
