@@ -1,8 +1,8 @@
 """tfnvp: Real NVP for TensorFlow.
 
 Exact likelihood and one-pass samples of images and vectors, as a TensorFlow Probability
-distribution that Keras 3 trains, saves and exports. Start with `ImageRealNVP` or `VectorRealNVP`; for
-tables there is `tfnvp.sklearn.FlowDensity`.
+distribution that Keras 3 trains, saves and exports. Start with `ImageRealNVP` or `VectorRealNVP`,
+or, for tables, with `tfnvp.sklearn.FlowDensity`.
 """
 
 import importlib

@@ -89,13 +89,18 @@ def default_dropout(rows: int) -> float:
 
 
 def _batches(x: np.ndarray, weights: np.ndarray, size: int, seed: int) -> tf.data.Dataset:
-    """Batches of rows without end, in a new order each time."""
-    indices = tf.data.Dataset.range(len(x)).shuffle(len(x), seed).repeat().batch(size)
+    """Batches of rows without end: each pass in a new order, or rows drawn by their weights."""
     x = tf.constant(x, "float32")
     if np.all(weights == weights[0]):
+        indices = tf.data.Dataset.range(len(x)).shuffle(len(x), seed).repeat().batch(size)
         return indices.map(lambda i: tf.gather(x, i))
-    weights = tf.constant(weights / weights.mean(), "float32")
-    return indices.map(lambda i: (tf.gather(x, i), None, tf.gather(weights, i)))
+    ends = tf.constant(np.cumsum(weights)[:-1] / weights.sum(), "float32")
+
+    def drawn(number: tf.Tensor) -> tf.Tensor:
+        draws = tf.random.stateless_uniform([size], [seed, number], alg="philox")
+        return tf.gather(x, tf.searchsorted(ends, draws, side="right"))
+
+    return tf.data.Dataset.random(seed).map(drawn)
 
 
 class AveragedWeights(keras.callbacks.Callback):
