@@ -1,4 +1,4 @@
-"""What a table's columns are like: their means, spreads and steps, found in one pass."""
+"""Means, spreads and steps of a table's columns, found in one pass."""
 
 from collections.abc import Iterable, Sequence
 
@@ -93,9 +93,9 @@ def _joined(known: np.ndarray | None, new: np.ndarray) -> np.ndarray | None:
 
 
 def _step(values: np.ndarray | None, rows: float) -> float:
-    """Gives the least distance of values that, on the average, occur twice or more."""
+    """Gives the least distance of values, where a tenth of them or more are repeated."""
     if values is not None and len(values) == 1:
         return 1.0
-    if values is None or 2 * len(values) > rows:
+    if values is None or len(values) > 0.9 * rows:
         return 0.0
     return float(np.diff(values).min())

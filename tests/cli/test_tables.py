@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 import tfnvp
 from tfnvp.cli import app
-from tfnvp.training import recipes
 
 NAMES = ["age", "height", "weight"]
 
@@ -92,12 +91,3 @@ def test_a_table_trains_and_its_export_serves_vectors(table, tmp_path):
     model = keras.models.load_model(tmp_path / "run" / "model.keras")
     served = tfnvp.serving.SavedModel(tmp_path / "served" / "1")
     np.testing.assert_allclose(served.log_prob(rows[:5]), model.log_prob(rows[:5]), rtol=1e-4)
-
-
-def test_options_of_other_recipes_are_named():
-    with pytest.raises(ValueError, match="--image-size is an option of the recipe folder"):
-        recipes.get("table", data="x.csv", image_size=3)
-    with pytest.raises(ValueError, match="--data is an option of the recipe folder or table"):
-        recipes.get("moons", data="x.csv")
-    with pytest.raises(ValueError, match="the recipe 'table' needs --data FILE"):
-        recipes.get("table")

@@ -73,6 +73,7 @@ def fit_in_time(
         steps_per_epoch=epoch,
         epochs=epochs,
         callbacks=[watch],
+        shuffle=False,  # The batches are in a new order already.
         verbose=0,
     )
     return (validation if held_out else order), watch.epochs * epoch

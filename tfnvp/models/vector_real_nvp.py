@@ -153,8 +153,8 @@ class VectorRealNVP(FlowModel):
         To be called before training, as Keras' Normalization: afterwards the same weights are
         another density. Saved with the model, in place of any before.
 
-        A column whose values occur twice or more on the average is taken for rounded, to multiples
-        of the least distance of two of its values: training spreads each value over a cell of that
+        A column of whose values a tenth or more are repeated is taken for rounded, to multiples of
+        the least distance of two of its values: training spreads each value over a cell of that
         width (see `tfnvp.layers.Rounding`), and the density of a row is that of the dequantised row
         at the middle of its cells. A constant column counts as one of integers, so that its density
         is about that of one cell, 1, and no other column's changes.
