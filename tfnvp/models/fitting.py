@@ -81,12 +81,12 @@ def fit_in_time(
 
 def default_steps(rows: int) -> int:
     """Gives the steps of training for so many rows: fewer where they would overfit."""
-    return int(min(4 * rows, np.clip(0.4 * rows, 1500, 4000)))
+    return int(min(4 * rows, np.clip(0.4 * rows, 1500, 3600)))
 
 
 def default_dropout(rows: int) -> float:
-    """Gives the dropout for so many rows: a third for few, none from 10,000 on."""
-    return 0.35 * max(0.0, 1 - rows / 10_000)
+    """Gives the dropout for so many rows: a third for few, none from 8,000 on."""
+    return 0.35 * max(0.0, 1 - rows / 8000)
 
 
 def _batches(x: np.ndarray, weights: np.ndarray, size: int, seed: int) -> tf.data.Dataset:
