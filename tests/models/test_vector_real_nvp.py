@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.integral import integral
 from sklearn.datasets import make_moons
 
 import tfnvp
-from tfnvp.bijectors import LogTails
 
 # Keras warns that a data set is not shuffled by `fit`.
 pytestmark = pytest.mark.filterwarnings("ignore:.*shuffle=True")
@@ -49,20 +49,9 @@ def fitted():
 # The density.
 
 
-def _integral(model, points=801, **labels):
-    """Over the plane, or the line, in steps that grow as the logarithms of the tails do."""
-    size = model.event_size
-    axis = np.linspace(-20, 20, points, dtype="float32")
-    grid = np.stack(np.meshgrid(*[axis] * size), axis=-1).reshape(-1, size)
-    x, log_det = LogTails().forward_and_log_det(grid)
-    scale, mean = np.array(model.standardizer.scale), np.array(model.standardizer.mean)
-    log_prob = model.log_prob(mean + scale * x, **labels) + log_det + np.log(scale).sum()
-    return np.exp(log_prob).sum(dtype="float64") * (axis[1] - axis[0]) ** size
-
-
 def test_density_integrates_to_one(randomize):
     model = randomize(tfnvp.VectorRealNVP(2, **SIZES))
-    assert abs(_integral(model) - 1) < 1e-2
+    assert abs(integral(model) - 1) < 1e-2
     # The weights are no identity's.
     samples = model.sample(1000, seed=0).numpy()
     log_det = model.distribution.bijector.inverse_log_det_jacobian(samples, 1)
@@ -71,7 +60,7 @@ def test_density_integrates_to_one(randomize):
 
 def test_density_of_a_fitted_model_integrates_to_one(fitted):
     model, _ = fitted
-    assert abs(_integral(model) - 1) < 1e-2
+    assert abs(integral(model) - 1) < 1e-2
 
 
 def test_log_prob_is_that_of_the_distribution(model):
@@ -284,7 +273,7 @@ def test_one_dimension_given_another_integrates_to_one(randomize):
     """A conditional density of y given x, whose spread depends on x."""
     model = randomize(tfnvp.VectorRealNVP(1, **SIZES, context_size=1))
     for label in (-1.0, 2.0):
-        assert _integral(model, 200_001, labels=[label]) == pytest.approx(1, abs=1e-2)
+        assert integral(model, 200_001, labels=[label]) == pytest.approx(1, abs=1e-2)
     x = np.linspace(-3, 3, 50, dtype="float32")[:, np.newaxis]
     change = model.log_prob(x, labels=[-1.0]) - model.log_prob(x, labels=[2.0])
     assert np.abs(change).max() > 0.1
