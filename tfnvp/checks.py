@@ -3,7 +3,8 @@
 import contextlib
 import numbers
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -42,6 +43,11 @@ def plain_errors() -> Iterator[None]:
         raise
 
 
+def one_line(error: Exception) -> str:
+    """The message of an error on one line, or else its kind."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def check_positive_int(name: str, value: object, optional: bool = False) -> None:
     """Raises a ValueError unless `value` is a positive integer (or None, where optional)."""
     if value is None and optional:
@@ -56,3 +62,34 @@ def check_choice(name: str, value: object, known: Collection[str]) -> None:
     """Raises a ValueError that lists the known values unless `value` is one of them."""
     if value not in known:
         raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+
+
+def check_rows(name: str, x: Any, event_shape: tf.TensorShape) -> None:
+    """Raises a ValueError unless x is a batch of events, as far as its shape is known.
+
+    Args:
+        name: of x.
+        x: a tensor or an array, or its `tf.TensorSpec`.
+        event_shape: that of a row.
+    """
+    wanted = f"{name} must have the shape [batch, {', '.join(map(str, event_shape))}]"
+    if isinstance(x, Mapping):
+        fitting = [key for key in x if _is_batch(getattr(x[key], "shape", ()), event_shape)]
+        key = [*fitting, *x][0] if x else "x"
+        raise ValueError(
+            f"{wanted}, got a dict of {', '.join(map(repr, x))}: take one, x[{key!r}], or of a "
+            f"data set .map(lambda d: d[{key!r}])"
+        )
+    if isinstance(x, tuple):
+        raise ValueError(f"{wanted}, got a tuple of {len(x)}")
+    shape = tf.TensorShape(getattr(x, "shape", None))
+    if _is_batch(shape, event_shape):
+        return
+    single = shape.rank == event_shape.rank and shape.is_compatible_with(event_shape)
+    hint = ", a single row: batch it, x[None] or data_set.batch(64)" if single else ""
+    raise ValueError(f"{wanted}, got {shape}{hint}")
+
+
+def _is_batch(shape: tf.TensorShape, event_shape: tf.TensorShape) -> bool:
+    shape = tf.TensorShape(shape)
+    return shape.rank is None or (shape.rank > 0 and shape[1:].is_compatible_with(event_shape))

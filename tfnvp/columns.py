@@ -14,7 +14,8 @@ class Columns:
     """Statistics of the columns of a table that comes in batches.
 
     Args:
-        batches: an iterable of pairs, an array [B, D] and the rows' weights [B], or None.
+        batches: an iterable of pairs, an array [B, D] and the rows' weights [B], 0 or
+            more, or None.
         dtype: the float dtype in which the values are seen.
 
     Attributes:
@@ -24,8 +25,8 @@ class Columns:
             ones, 1 of constant ones.
 
     Raises:
-        ValueError: for no rows, for bad weights, and for NaN or infinity, naming the first by its
-            row and column.
+        ValueError: for no rows that count, and for NaN or infinity in these, naming the first by
+            its row and column.
 
     Example:
         >>> import numpy as np
@@ -42,14 +43,10 @@ class Columns:
             # We sum up the values that the flow sees, in float64.
             with np.errstate(over="ignore"):
                 x = np.asarray(batch).astype(dtype).astype("float64")
-            check_finite(x, seen)
-            seen += len(x)
             weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
-            if weights.shape != (len(x),) or not np.all((weights >= 0) & np.isfinite(weights)):
-                raise ValueError(
-                    f"sample_weight must be {len(x)} finite numbers of 0 or more, got shape "
-                    f"{weights.shape}, from {weights.min(initial=0)}"
-                )
+            # What does not count may hold anything.
+            check_finite(np.where(weights[:, np.newaxis] > 0, x, 0), seen)
+            seen += len(x)
             x, weights = x[weights > 0], weights[weights > 0]
             kept += len(x)
             if not len(x):
@@ -63,23 +60,26 @@ class Columns:
             squares = squares + weights @ (x - mean) ** 2 + off**2 * before * of_batch / self.rows
             values = values or [np.empty(0)] * x.shape[1]
             values = [_joined(old, new) for old, new in zip(values, x.T, strict=True)]
-        if not seen:
-            raise ValueError("data to adapt to must have rows, got none")
         if not self.rows:
-            raise ValueError("data to adapt to must have a row of a weight above 0, got none")
+            raise ValueError("data to adapt to must have rows, got none of a weight above 0")
         self.variance = squares / self.rows
         # Weights may be small shares, but there are no fewer rows than were seen.
         self.steps = np.array([_step(column, max(self.rows, kept)) for column in values])
 
 
-def check_finite(x: np.ndarray, rows_before: int = 0, names: Sequence[str] | None = None) -> None:
+def check_finite(
+    x: np.ndarray,
+    rows_before: int = 0,
+    names: Sequence[str] | None = None,
+    what: object = "data",
+) -> None:
     """Raises a ValueError that names row and column of the first NaN or infinity in x [B, D]."""
     wrong = np.argwhere(~np.isfinite(x))
     if len(wrong):
         row, column = (int(index) for index in wrong[0])
         value = "NaN" if np.isnan(x[row, column]) else x[row, column]
         raise ValueError(
-            f"data must be finite, got {value} in row {rows_before + row}, column "
+            f"{what} must be finite, got {value} in row {rows_before + row}, column "
             f"{column if names is None else repr(str(names[column]))}"
         )
 

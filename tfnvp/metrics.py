@@ -33,11 +33,18 @@ def bits_per_dim(log_prob: TensorLike, event_size: int | tf.Tensor, levels: int 
     return -log_prob / (event_size * math.log(2)) + math.log2(levels)
 
 
-def global_mean(values: tf.Tensor) -> tf.Tensor:
+def global_mean(values: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
     """Gives this replica's part of the mean of `values` [B] over the rows of all replicas.
 
     The parts of all replicas add up to the mean, also where batches are uneven or a replica has no
     rows; without a strategy the part is the mean.
+
+    Args:
+        values: [B].
+        weights: of the rows, [B], 0 or more; None for equal ones.
     """
-    count = replicas.sum_over(tf.cast(tf.size(values), values.dtype))
-    return tf.math.divide_no_nan(tf.reduce_sum(values), count)
+    if weights is None:
+        count = tf.cast(tf.size(values), values.dtype)
+    else:
+        values, count = weights * values, tf.reduce_sum(weights)
+    return tf.math.divide_no_nan(tf.reduce_sum(values), replicas.sum_over(count))

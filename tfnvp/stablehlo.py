@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,9 @@ def export_stablehlo(
     compiled = tf.function(function, jit_compile=True, autograph=False)
     spec = tf.TensorSpec(argument.shape, argument.dtype)
     module = compiled.experimental_get_compiler_ir(spec)(stage="stablehlo")
+    # TensorFlow leaves copies in it that are not StableHLO, and that XLA refuses for GPUs; a
+    # reshape to the same shape does as they do.
+    module = re.sub(r"mhlo\.copy (%\S+) : (\S+)", r"stablehlo.reshape \1 : (\2) -> \2", module)
     graph = compiled.get_concrete_function(argument)
     captured = _captured(graph, model)
     changed = _assigned(graph, captured)

@@ -23,12 +23,8 @@ def release(
     data: Annotated[
         str | None, typer.Option(help="what it was trained on, if the card does not say it whole")
     ] = None,
-    package: Annotated[Path, typer.Option(help="where the weights go")] = Path(
-        "tfnvp/models/weights"
-    ),
-    saved_models: Annotated[Path, typer.Option(help="where the SavedModel goes")] = Path(
-        "saved_models"
-    ),
+    package: Path = Path("tfnvp/models/weights"),
+    saved_models: Path = Path("saved_models"),
 ) -> None:
     """Makes the model of RUN_DIR the one that its preset's weights are."""
     card = json.loads((run_dir / "card.json").read_text())

@@ -33,7 +33,7 @@ def _one(path, size=4):
     images = [_images(path.parent, size, split)[0] for split in tfnvp.data.SPLITS]
     order = np.random.RandomState(0).permutation(3).tolist()  # validation, test, train
     by_path = dict(zip(order, [images[1], images[2], images[0]], strict=True))
-    return by_path[folder._find(str(path.parent)).index(str(path))]
+    return by_path[folder._find(str(path.parent))[0].index(str(path))]
 
 
 def test_splits_are_disjoint_complete_and_stable(tmp_path):
@@ -66,6 +66,20 @@ def test_suffixes_subdirectories_and_hidden_files(tmp_path):
         warnings.simplefilter("error")
         sizes = [len(_images(tmp_path, split=split)) for split in tfnvp.data.SPLITS]
     assert sum(sizes) == 4
+
+
+def test_pictures_of_other_suffixes_are_counted_in_one_line(tmp_path):
+    for name in ("a.webp", "b.WEBP", "sub/c.heic", ".hidden.webp", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"no PNG or JPEG file in .*, but 1 .heic, 2 .webp; give"):
+        _images(tmp_path)
+    _fill(tmp_path, 8)
+    message = f"passed over 1 .heic, 2 .webp in {tmp_path}: PNG and JPEG files are read"
+    with pytest.warns(UserWarning) as caught:
+        for split in tfnvp.data.SPLITS:
+            _images(tmp_path, split=split)
+    assert [str(warning.message) for warning in caught] == [message]
 
 
 def test_broken_images_are_named_skipped_and_counted_once(tmp_path):

@@ -71,7 +71,7 @@ def test_layers_that_are_configured_alike_share_one_trace(randomize):
     # With its own weights all the same, for none is in the function itself.
     assert not np.allclose(shared[0], gradients(make(randomize), training=True)[0], atol=0.1)
     weights = [tf.convert_to_tensor(v) for v in first.variables]
-    traced = function.get_concrete_function(None, {"x": tf.constant(X)}, weights)
+    traced = function.get_concrete_function({}, {"x": tf.constant(X)}, weights)
     assert traced.captured_inputs == []
 
 

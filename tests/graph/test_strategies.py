@@ -1,37 +1,27 @@
 """Training under MirroredStrategy is the training of one device."""
 
+import functools
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-# It runs in processes of its own: logical devices are set up before TensorFlow starts, and
-# strategies of different sizes do not go together in one.
-PROGRAM = Path(__file__).parents[1] / "helpers" / "strategy_program.py"
+from helpers import strategy_program
+from helpers.processes import Program
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     directory = tmp_path_factory.mktemp("strategies")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    processes = {
-        replicas: subprocess.Popen(
-            [sys.executable, PROGRAM, str(replicas), directory],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    # It runs in processes of its own: logical devices are set up before TensorFlow starts, and
+    # strategies of different sizes do not go together in one.
+    programs = {
+        replicas: Program(functools.partial(strategy_program.main, replicas, directory))
         for replicas in (2, 4)
     }
     found = {}
-    for replicas, process in processes.items():
-        out, errors = process.communicate()
-        assert process.returncode == 0, errors
+    for replicas, program in programs.items():
+        code, out, errors = program.end()
+        assert code == 0, errors
         found[replicas] = json.loads(out.splitlines()[-1])
     found[4]["images"][0] = found[2]["images"][0]
     return found
@@ -49,16 +39,23 @@ def compare(one, several, tolerance):
 
 @pytest.mark.parametrize(
     ("replicas", "case"),
-    [(2, "images"), (4, "images"), (2, "rematerialised"), (2, "labelled vectors")],
+    [
+        (2, "images"),
+        (4, "images"),
+        (2, "rematerialised"),
+        (2, "labelled vectors"),
+        (2, "weighted"),
+    ],
 )
 def test_replicas_train_as_one_device_does(replicas, case, results):
     """21 steps, a third of them with replicas that have no rows."""
     compare(*results[replicas][case], tolerance=1e-9)
 
 
-def test_in_float32(results):
+@pytest.mark.parametrize("case", ["float32", "weighted float32 by Muon"])
+def test_in_float32(case, results):
     """Whose batch normalizations are fused, with a gradient of their own."""
-    compare(*results[2]["float32"], tolerance=1e-4)
+    compare(*results[2][case], tolerance=1e-4)
 
 
 def test_batch_statistics_may_be_each_replicas_own(results):

@@ -1,9 +1,4 @@
-"""A training run in a process of its own, that may be made to die: `python runner.py OPTIONS`.
-
-OPTIONS is JSON: `args`, those of `python -m train`; `state`, a file for the last state of the
-training, which is not evaluated then; `float`, whether images are float, to which no noise is
-added; `die`, a dictionary of one entry: what happens, and at which step or save.
-"""
+"""A training run that may be made to die, for a process of its own."""
 
 import ctypes
 import dataclasses
@@ -11,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +16,38 @@ import tfnvp.training.fit
 import tfnvp.training.run
 from tfnvp.training import checkpoints, recipes
 
-OPTIONS = json.loads(sys.argv[1])
-DIE = OPTIONS.get("die", {})
-RUN_DIR = Path(OPTIONS["args"][OPTIONS["args"].index("--run-dir") + 1])
 TINY = {"filters": 4, "residual_blocks": 1, "num_scales": 1}
-SAVES = []
 REAL = {"get": recipes.get, "savez": np.savez}
 
 
-def tiny(name, **options):
+def main(args, state=None, float=False, die=None):
+    """Trains in a process that is given to it.
+
+    Args:
+        args: those of `python -m train`.
+        state: a file for the last state of the training, which is not evaluated then.
+        float: whether images are float, to which no noise is added.
+        die: a dictionary of one entry: what happens, and at which step or save.
+    """
+    die = die or {}
+    run_dir = Path(args[args.index("--run-dir") + 1])
+    if die.get("read-only") == 0:
+        forget_that_it_is_root()
+    recipes.get = lambda name, **options: tiny(REAL["get"](name, **options), float)
+    recipes.Recipe.pictures = lambda self: {}
+    tfnvp.training.fit.StopWhereItDiverges = lambda: Ends(die, run_dir)
+    np.savez = Saving(die)
+    if state is not None:
+        tfnvp.training.run._finish = lambda training, *_: keep(training, state)
+    tfnvp.training.command.app(args)
+
+
+def tiny(chosen, of_floats):
     """A recipe of a model that is traced in seconds and has all that a state can have."""
-    chosen = REAL["get"](name, **options)
 
     def load(*args, **options):
         images = chosen.load(*args, **options)
-        if OPTIONS.get("float") and not options.get("indices"):
+        if of_floats and not options.get("indices"):
             return images.map(lambda x: tf.cast(x, tf.float32) / 17)
         return images
 
@@ -53,47 +64,46 @@ def forget_that_it_is_root():
 class Ends(tfnvp.training.fit.StopWhereItDiverges):
     """Ends the process after a step."""
 
+    def __init__(self, die, run_dir):
+        super().__init__()
+        self.die, self.run_dir = die, run_dir
+
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the step."""
         step = checkpoints.steps_taken(self.model)
-        if step == DIE.get("kill"):
+        if step == self.die.get("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
-        if step == DIE.get("terminate"):
+        if step == self.die.get("terminate"):
             os.kill(os.getpid(), signal.SIGTERM)
-        if step == DIE.get("disk full"):
+        if step == self.die.get("disk full"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        if step == DIE.get("read-only"):
+        if step == self.die.get("read-only"):
             forget_that_it_is_root()
             for directory in ("checkpoints", "."):
-                (RUN_DIR / directory).chmod(0o555)
-        if step == DIE.get("nan"):
+                (self.run_dir / directory).chmod(0o555)
+        if step == self.die.get("nan"):
             logs = {**logs, "loss": float("nan")}
         super().on_train_batch_end(batch, logs)
 
 
-def savez(file, **arrays):
-    """Writes half of the arrays and dies, or all."""
-    SAVES.append(file)
-    if len(SAVES) == DIE.get("kill while saving"):
-        REAL["savez"](file, **dict(list(arrays.items())[: len(arrays) // 2]))
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    REAL["savez"](file, **arrays)
+class Saving:
+    """Writes arrays as `numpy.savez`; at the save that is to kill, half of them."""
+
+    def __init__(self, die):
+        self.deadly, self.count = die.get("kill while saving"), 0
+
+    def __call__(self, file, **arrays):
+        """Writes, or dies."""
+        self.count += 1
+        if self.count == self.deadly:
+            REAL["savez"](file, **dict(list(arrays.items())[: len(arrays) // 2]))
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        REAL["savez"](file, **arrays)
 
 
-def finish(training, *_):
+def keep(training, path):
     """Keeps the state instead of evaluating it."""
     variables = [*training.model.variables, *training.model.optimizer.variables]
-    REAL["savez"](OPTIONS["state"], json.dumps(training.rows), *map(np.asarray, variables))
+    REAL["savez"](path, json.dumps(training.rows), *map(np.asarray, variables))
     return {}
-
-
-if DIE.get("read-only") == 0:
-    forget_that_it_is_root()
-recipes.get = tiny
-recipes.Recipe.pictures = lambda self: {}
-tfnvp.training.fit.StopWhereItDiverges = Ends
-np.savez = savez
-if "state" in OPTIONS:
-    tfnvp.training.run._finish = finish
-tfnvp.training.command.app(OPTIONS["args"])

@@ -1,12 +1,7 @@
-"""Trains under MirroredStrategy: `python strategy_program.py REPLICAS DIRECTORY`.
-
-Prints JSON: what several replicas and, beside them, one device have come to. Replicas are logical
-CPUs; models are saved in DIRECTORY.
-"""
+"""Training under MirroredStrategy, for a process of its own."""
 
 import contextlib
 import json
-import sys
 
 import keras
 import numpy as np
@@ -14,15 +9,14 @@ import tensorflow as tf
 
 import tfnvp
 
-replicas, directory = int(sys.argv[1]), sys.argv[2]
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
-strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 random = np.random.RandomState(0)
 # 17 rows in batches of 8: the last batch, of 1, leaves all replicas but one without rows.
 images = random.uniform(size=(17, 4, 4, 1))
 labels = random.randint(0, 3, size=17)
 vectors = random.normal(size=(17, 2))
+# Each third row counts, the first rows of the second batch do not: whole replicas have weight 0.
+weights = np.where(np.arange(17) % 3 == 0, random.uniform(size=17), 0)
+weights[8:14] = 0
 
 
 def image(dtype, **options):
@@ -35,76 +29,100 @@ def fit(model, data, scope, dtype="float64", epochs=7, adam=tfnvp.optimizers.Ada
         model = model(dtype)
         # A bound that the gradient of all rows exceeds, those of a replica's rows mostly do not.
         model.compile(optimizer=adam(1e-2, global_clipnorm=0.5))
-    parts = tuple(part.astype(dtype) if part.dtype.kind == "f" else part for part in data)
-    data = tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(8)
-    history = model.fit(data, epochs=epochs, verbose=0, shuffle=False).history
-    evaluation = model.evaluate(data, verbose=0, return_dict=True)
+    options = {"verbose": 0}
+    if isinstance(data, dict):
+        options |= {**data, "batch_size": 8}
+    else:
+        cast = (np.asarray(part, dtype if part.dtype.kind == "f" else None) for part in data)
+        parts = tuple(cast)
+        parts = parts if len(parts) > 1 else parts[0]
+        options["x"] = tf.data.Dataset.from_tensor_slices(parts).batch(8)
+    history = model.fit(epochs=epochs, shuffle=False, **options).history
+    evaluation = model.evaluate(return_dict=True, **options)
     weights = [w.numpy().tolist() for w in model.weights if "float" in w.dtype]
     return model, {"history": history, "evaluation": evaluation, "weights": weights}
 
 
-def differ(model):
+def differ(strategy, model):
     """By how much a variable is not the same on all replicas."""
     variables = [*model.variables, *model.optimizer.variables]
     parts = [strategy.experimental_local_results(variable.value) for variable in variables]
     return max(float(np.ptp([p.numpy() for p in all], axis=0).max()) for all in parts)
 
 
-results = {}
-cases = {
-    "images": (image, (images,)),
-    "rematerialised": (lambda dtype: image(dtype, remat=True), (images,)),
-    "labelled vectors": (
-        lambda dtype: tfnvp.VectorRealNVP(
-            2, 2, (4,), num_classes=3, conditional_base=True, dtype=dtype
-        ),
-        (vectors, labels),
-    ),
-}
-if replicas == 4:
-    cases = {"images": cases["images"]}
-one = None
-for name, (model, data) in cases.items():
-    # Keras' own Adam clips and sums in another order.
-    adam = keras.optimizers.Adam if name == "labelled vectors" else tfnvp.optimizers.Adam
-    # Rematerialised, one device does the same (see tests/layers); one run serves 2 and 4 replicas.
-    if replicas == 2 and name != "rematerialised":
-        _, one = fit(model, data, contextlib.nullcontext(), adam=adam)
-    trained, several = fit(model, data, strategy.scope(), adam=adam)
-    results[name] = [one, several]
-    if name == "images":
-        mirrored = trained
-if replicas == 2:
-    results["float32"] = [
-        fit(image, (images,), scope, "float32")[1]
-        for scope in (contextlib.nullcontext(), strategy.scope())
-    ]
-    own, results["own"] = fit(
-        lambda dtype: image(dtype, synchronized=False), (images,), strategy.scope()
+def main(replicas, directory):
+    """Prints JSON: what several replicas and, beside them, one device have come to.
+
+    Replicas are logical CPUs; models are saved in the directory.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
     )
-    results["own differ"] = differ(own)
-results["differ"] = differ(mirrored)
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    results = {}
+    cases = {
+        "images": (image, (images,)),
+        "rematerialised": (lambda dtype: image(dtype, remat=True), (images,)),
+        "labelled vectors": (
+            lambda dtype: tfnvp.VectorRealNVP(
+                2, 2, (4,), num_classes=3, conditional_base=True, dtype=dtype
+            ),
+            (vectors, labels),
+        ),
+        "weighted": (image, {"x": images, "sample_weight": weights}),
+    }
+    if replicas == 4:
+        cases = {"images": cases["images"]}
+    one = None
+    for name, (model, data) in cases.items():
+        # Keras' own Adam clips and sums in another order.
+        adam = keras.optimizers.Adam if name == "labelled vectors" else tfnvp.optimizers.Adam
+        # Rematerialised, one device does the same (see tests/layers); one run serves 2 and 4
+        # replicas.
+        if replicas == 2 and name != "rematerialised":
+            _, one = fit(model, data, contextlib.nullcontext(), adam=adam)
+        trained, several = fit(model, data, strategy.scope(), adam=adam)
+        results[name] = [one, several]
+        if name == "images":
+            mirrored = trained
+    if replicas == 2:
+        # Keras' Muon takes no step in float64.
+        for name, data, adam in (
+            ("float32", (images,), tfnvp.optimizers.Adam),
+            ("weighted float32 by Muon", (images, labels, weights), tfnvp.optimizers.Muon),
+        ):
+            results[name] = [
+                fit(image, data, scope, "float32", adam=adam)[1]
+                for scope in (contextlib.nullcontext(), strategy.scope())
+            ]
+        own, results["own"] = fit(
+            lambda dtype: image(dtype, synchronized=False), (images,), strategy.scope()
+        )
+        results["own differ"] = differ(strategy, own)
+    results["differ"] = differ(strategy, mirrored)
 
-# In a function within the function that replicas run, they cannot meet.
-nested = tf.function(lambda x: mirrored(x, training=True))
-try:
-    tf.function(lambda: strategy.run(lambda: nested(tf.constant(images))))()
-except RuntimeError as error:
-    results["nested"] = str(error)
+    # In a function within the function that replicas run, they cannot meet.
+    nested = tf.function(lambda x: mirrored(x, training=True))
+    try:
+        tf.function(lambda: strategy.run(lambda: nested(tf.constant(images))))()
+    except RuntimeError as error:
+        results["nested"] = str(error)
 
-# A model is the same inside the scope and outside, saved under one number of replicas for another.
-mirrored.save(f"{directory}/{replicas}.keras")
-with strategy.scope():
-    inside = keras.models.load_model(f"{directory}/{replicas}.keras")
-    scores = [inside.log_prob(images), inside.sample(2, seed=1)]
-    tfnvp.export_saved_model(inside, f"{directory}/export{replicas}")
-outside = keras.models.load_model(f"{directory}/{replicas}.keras")
-results["inside"] = [score.numpy().tolist() for score in scores]
-scores = [outside.log_prob(images), outside.sample(2, seed=1)]
-results["outside"] = [score.numpy().tolist() for score in scores]
-results["mirrored"] = mirrored.log_prob(images).numpy().tolist()
+    # A model is the same inside the scope and outside, saved under one number of replicas for
+    # another.
+    mirrored.save(f"{directory}/{replicas}.keras")
+    with strategy.scope():
+        inside = keras.models.load_model(f"{directory}/{replicas}.keras")
+        scores = [inside.log_prob(images), inside.sample(2, seed=1)]
+        tfnvp.export_saved_model(inside, f"{directory}/export{replicas}")
+    outside = keras.models.load_model(f"{directory}/{replicas}.keras")
+    results["inside"] = [score.numpy().tolist() for score in scores]
+    scores = [outside.log_prob(images), outside.sample(2, seed=1)]
+    results["outside"] = [score.numpy().tolist() for score in scores]
+    results["mirrored"] = mirrored.log_prob(images).numpy().tolist()
 
-layer = tfnvp.layers.Dequantization(256, seed=0)
-noise = strategy.run(lambda: layer(tf.zeros([1, 4, 4, 1], tf.uint8), training=True))
-results["noise"] = [n.numpy().tolist() for n in strategy.experimental_local_results(noise)]
-print(json.dumps(results))
+    layer = tfnvp.layers.Dequantization(256, seed=0)
+    noise = strategy.run(lambda: layer(tf.zeros([1, 4, 4, 1], tf.uint8), training=True))
+    results["noise"] = [n.numpy().tolist() for n in strategy.experimental_local_results(noise)]
+    print(json.dumps(results))

@@ -97,9 +97,7 @@ class Served:
         }
         if "score_encoded" in self.signatures:
             files = [self._file(image, i) for i, image in enumerate(data)]
-            pixels = [
-                tf.io.decode_image(file, shape[-1], expand_animations=False) for file in files
-            ]
+            pixels = [np.reshape(Image.open(io.BytesIO(file)), shape) for file in files]
             levels = (np.array(pixels, int) * model.levels // 256).astype("uint8")
             inputs = {"image_bytes": np.array(files, object)} | label
             expected["score_encoded"] = inputs, self._scores(levels, labels)
@@ -152,7 +150,7 @@ def array(x):
 
 
 def file_of(values, kind="PNG"):
-    """The PNG or JPEG file of uint8 or uint16 [height, width, channels]."""
+    """The PNG or JPEG file of uint8 [height, width, channels]."""
     file = io.BytesIO()
     Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(file, format=kind)
     return file.getvalue()
@@ -330,13 +328,7 @@ def wrong_files(served):
     middle = png.index(b"IDAT") + 8
     broken = png[:middle] + bytes([png[middle] ^ 255]) + png[middle + 1 :]
     yield broken, "_must_hold_whole_PNG_or_JPEG_files"
-    deep = np.zeros((height, width, 1), "uint16")
-    if channels != 4:
-        yield file_of(deep), " must hold images of up to 8 bits a value, got] [16]"
-        alpha = np.zeros((height, width, 2 if channels == 1 else 4), "uint8")
-        yield file_of(alpha), " must hold images without alpha, got one with it"
-    else:
-        yield file_of(deep), " must hold images of up to 8 bits a value, got] [16]"
+    if channels == 4:
         yield file_of(image[..., :3]), " must hold images with alpha, got one without"
         jpeg = file_of(image[..., :3], "JPEG")
         yield jpeg, " must hold PNG files, got something else"

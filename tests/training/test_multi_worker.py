@@ -1,15 +1,13 @@
 """Training under MultiWorkerMirroredStrategy, by processes on 127.0.0.1, is that of one device."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from helpers.processes import ROOT, start, state
+from helpers import plain_workers
+from helpers.processes import Program, start, state
 
 TRAINING = ["digits", "--no-export", "--batch-size", "200", "--epochs", "2"]
 
@@ -50,9 +48,9 @@ def test_workers_train_as_one_device_does_and_survive_the_death_of_one(tmp_path)
         )
         for index, environment in enumerate(cluster(3))
     ]
-    ends = [(worker.communicate(timeout=150)[1], worker.returncode) for worker in three]
-    assert ends[2][1] == -signal.SIGKILL
-    for errors, code in ends[:2]:
+    ends = [worker.end() for worker in three]
+    assert ends[2][0] == -signal.SIGKILL
+    for code, _, errors in ends[:2]:
         assert code == 1, errors
         assert "train: another worker is gone: start all of them again with --resume" in errors
     assert not list(tmp_path.glob("not_written_*"))
@@ -65,10 +63,9 @@ def test_workers_train_as_one_device_does_and_survive_the_death_of_one(tmp_path)
             {"environment": environment, "state": str(resumed)} for environment in cluster(2)
         )
     ]
-    for worker in two:
-        _, errors = worker.communicate(timeout=150)
-        assert worker.returncode == 0, errors
-    assert reference.wait(timeout=120) == 0, reference.stderr.read()
+    for program in (*two, reference):
+        code, _, errors = program.end()
+        assert code == 0, errors
     (rows, variables), (rows_of_two, variables_of_two) = state(whole), state(resumed)
     for row, other in zip(rows, rows_of_two, strict=True):
         assert other == pytest.approx(row, rel=1e-4)
@@ -80,50 +77,10 @@ def test_workers_train_as_one_device_does_and_survive_the_death_of_one(tmp_path)
     assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one)
 
 
-PLAIN = """
-import keras, numpy as np, tensorflow as tf
-strategy = tf.distribute.MultiWorkerMirroredStrategy()
-images = tf.data.Dataset.from_tensor_slices(np.ones([4, 1], "float32")).batch(2)
-
-class Plain(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = keras.layers.Dense(1)
-
-    def call(self, x):
-        return self.dense(x)
-
-    def train_step(self, data):
-        return {"loss": tf.reduce_mean(self(data))}
-
-class Built(Plain):
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        self.build((None, 1))
-
-for kind in (Plain, Built):
-    with strategy.scope():
-        model = kind()
-        model.compile(optimizer="sgd")
-    try:
-        model.fit(images, verbose=0)
-        print(kind.__name__, "trains")
-    except Exception as error:
-        print(kind.__name__, "fails")
-"""
-
-
 def test_keras_still_needs_what_multi_worker_mends():
     """Where this fails, Keras has been mended, and MultiWorkerFit of graph/internals.py can go."""
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", PLAIN],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for environment in cluster(2)
-    ]
+    workers = [Program(plain_workers.main, environment) for environment in cluster(2)]
     for worker in workers:
-        out, _ = worker.communicate(timeout=120)
+        code, out, errors = worker.end()
+        assert code == 0, errors
         assert out.split() == ["Plain", "fails", "Built", "fails"]

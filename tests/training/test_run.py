@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import sys
+import time
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 import tfnvp
 import tfnvp.training.run
 from tfnvp.training import recipes
+from tfnvp.training.callbacks import Log
 from tfnvp.training.command import app
 from tfnvp.training.run import Settings
 
@@ -231,6 +233,9 @@ def test_limit_steps_counts_over_epochs(tmp_path):
         (["digits", "--run-dir", "{new}", "--strategy", "multi_worker"], "TF_CONFIG"),
         (["digits", "--strategy", "multi_worker"], "needs --run-dir"),
         (["digits", "--run-dir", "/proc/nosuch"], "/proc/nosuch"),
+        (["digits", "--run-dir", "{new}", "--export-to", "{file}"], "{file} is a file"),
+        (["digits", "--run-dir", "{new}", "--export-to", "{file}/x"], "{file} is a file"),
+        (["digits", "--run-dir", "{new}", "--export-to", "/proc/nosuch"], "/proc"),
         (["cifar10_small", "--run-dir", "{new}"], "TFDS_DATA_DIR"),
         (["lsun_tower", "--run-dir", "{new}"], "tfds.load('lsun/tower:3.1.0')"),
         (["folder", "--run-dir", "{new}", "--data", "{images}", "--image-size", "7"], "(7, 7, 3)"),
@@ -244,6 +249,7 @@ def test_what_a_user_can_mend_is_one_line_and_status_2(
     full.mkdir()
     (full / "notes.txt").write_text("mine")
     paths = {"full": full, "new": tmp_path / "new", "images": folder}
+    paths["file"] = full / "notes.txt"
     result = CliRunner().invoke(app, [arg.format(**paths) for arg in args])
     assert result.exit_code == 2
     assert message.format(**paths) in result.output
@@ -272,6 +278,63 @@ def test_a_run_that_cannot_train_leaves_no_directory(tmp_path):
     with pytest.raises(ValueError, match=r"values 0\.\.4"):
         tfnvp.training.run.train(broken, settings(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_a_disk_that_is_full_at_the_end_costs_the_export_alone(tmp_path, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tfnvp.training.run, "export_saved_model", fail)
+    options = {"limit_steps": 1, "batch_size": 8, "export_to": tmp_path / "served"}
+    run_dir = tmp_path / "run"
+    remedy = f"tfnvp export {run_dir / 'model.keras'} --to {tmp_path / 'served'}"
+    with pytest.raises(OSError, match=f"No space left on device.* go on with {remedy}"):
+        tfnvp.training.run.train(tiny("digits"), settings(tmp_path, **options))
+    assert "test bits/dim" in capsys.readouterr().out
+    assert json.loads((run_dir / "card.json").read_text())["images_seen"] == 8
+    assert (run_dir / "curves.png").is_file() and (run_dir / "model.keras").is_file()
+
+    # Or the run is resumed, which has nothing left to do but that.
+    monkeypatch.setattr(tfnvp.training.run, "export_saved_model", lambda *_, **__: "version 1")
+    resumed = settings(tmp_path, **options, resume=True)
+    figures = tfnvp.training.run.train(tiny("digits"), resumed)
+    assert figures["images_seen"] == 8
+    assert "SavedModel           version 1\n" in capsys.readouterr().out
+
+
+class Stepped:
+    """A model that has taken some steps, as far as a callback looks at it."""
+
+    def __init__(self, steps):
+        self.optimizer = self
+        self.iterations = np.array(steps)
+
+
+def test_output_that_goes_to_a_file_has_a_line_every_half_minute(monkeypatch, capsys):
+    """A step takes a second, and 12 images; the first one is traced, which takes 50 more."""
+    log = Log(steps=10_000, batch_size=12)
+    for step in range(1000, 1092):
+        log.set_model(Stepped(step + 1))
+        monkeypatch.setattr(time, "monotonic", lambda step=step: 50.0 + step)
+        log.on_train_batch_end(step, {"loss": 2 + step / 1e4})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "step 1,031 of 10,000: loss 2.1030, 12 images/s, 2:29:29 left",
+        "step 1,061 of 10,000: loss 2.1060, 12 images/s, 2:28:59 left",
+        "step 1,091 of 10,000: loss 2.1090, 12 images/s, 2:28:29 left",
+    ]
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_has_the_bar_instead(terminal, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Log, "_SECONDS", 0.0)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    options = {"limit_steps": 3, "batch_size": 8}
+    tfnvp.training.run.train(tiny("digits"), settings(tmp_path, **options))
+    printed = capsys.readouterr().out
+    assert ("step 2 of 3: loss " in printed) != terminal
 
 
 @keras.saving.register_keras_serializable(package="tests")

@@ -48,4 +48,6 @@ def main() -> None:
     """The entry point of the installed command."""
     # A warning is for the user, who did not write the line that it came from.
     warnings.formatwarning = lambda message, *_: f"tfnvp: {message}\n"
+    # Pillow looks into EXIF data for more than the orientation, and does not say of which file.
+    warnings.filterwarnings("ignore", "Corrupt EXIF data", module="PIL")
     app(prog_name="tfnvp")

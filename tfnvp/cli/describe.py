@@ -1,11 +1,10 @@
 """The commands `presets` and `info`: which models there are, and what is known of one."""
 
-import json
 from typing import Any
 
 import numpy as np
 
-from tfnvp.cli import loading
+from tfnvp.cli import loading, terminal
 from tfnvp.cli.options import Json, Model
 from tfnvp.models import presets as architectures
 from tfnvp.serving import SavedModel
@@ -20,7 +19,7 @@ def presets(as_json: Json = False) -> None:
     for name in architectures.trained():
         listed[name]["test_bits_per_dim"] = architectures.card(name)["bits_per_dim"]["test"]
     if as_json:
-        print(json.dumps(listed))
+        terminal.print_json(listed)
         return
     for name, sizes in listed.items():
         size = "x".join(map(str, sizes["image_shape"]))
@@ -40,7 +39,7 @@ def info(model: Model, as_json: Json = False) -> None:
         card = architectures.card(model)
         facts |= {key: card[key] for key in ("data", "bits_per_dim", "command")}
     if as_json:
-        print(json.dumps(facts))
+        terminal.print_json(facts)
         return
     for key, value in facts.items():
         if isinstance(value, dict):

@@ -1,6 +1,5 @@
 """The commands that draw: `sample`, `interpolate`, `extrapolate` and `reconstruct`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +9,24 @@ import typer
 
 from tfnvp import latent
 from tfnvp.cli import loading, rows, terminal
-from tfnvp.cli.options import Dataset, Inputs, Json, Labels, Model, Seed, Split, Temperature, To
+from tfnvp.cli.options import (
+    Dataset,
+    Force,
+    Inputs,
+    Json,
+    Labels,
+    Model,
+    Seed,
+    Split,
+    Temperature,
+    To,
+)
 
 
 def sample(
     model: Model,
     to: To,
+    force: Force = False,
     n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 64,
     temperature: Temperature = 1.0,
     seed: Seed = 0,
@@ -28,7 +39,7 @@ def sample(
     Example: tfnvp sample digits --to samples.png
     """
     flow = loading.load(model)
-    rows.check_to(to, flow)
+    rows.check_to(to, force, flow)
     with terminal.status(f"drawing {n} samples"):
         y = rows.labels_in_turn(labels, n)
         drawn = flow.sample(n, y, temperature=temperature, seed=seed)
@@ -39,6 +50,7 @@ def sample(
 def interpolate(
     model: Model,
     to: To,
+    force: Force = False,
     images: Annotated[
         tuple[Path, Path, Path, Path] | None,
         typer.Option(
@@ -60,7 +72,7 @@ def interpolate(
     Example: tfnvp interpolate digits --to sphere.png
     """
     flow = loading.load(model)
-    rows.check_to(to, flow)
+    rows.check_to(to, force, flow)
     if labels is not None and len(rows.classes(labels)) > 1:
         raise ValueError(f"--labels of interpolate is one class for all, got {labels}")
     y = rows.labels_in_turn(labels, 4)
@@ -78,6 +90,7 @@ def interpolate(
 def extrapolate(
     model: Model,
     to: To,
+    force: Force = False,
     times: Annotated[int, typer.Option(min=1, help="height and width, of the trained ones")] = 2,
     n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 16,
     temperature: Temperature = 1.0,
@@ -94,7 +107,7 @@ def extrapolate(
     """
     flow = loading.load(model)
     loading.check_can(flow, "extrapolate")
-    rows.check_to(to, flow)
+    rows.check_to(to, force, flow)
     height, width, channels = flow.image_shape
     shape = (times * height, times * width, channels)
     with terminal.status(f"drawing {n} images of {shape[0]} x {shape[1]}"):
@@ -108,7 +121,7 @@ def extrapolate(
         moments = {"mean": np.mean(x, axis=(0, 1, 2)), "variance": np.var(x, axis=(0, 1, 2))}
         figures[f"{x.shape[1]}x{x.shape[2]}"] = {k: v.tolist() for k, v in moments.items()}
     if as_json:
-        print(json.dumps({"to": str(to), **figures}))
+        terminal.print_json({"to": str(to), **figures})
         return
     for size, moments in figures.items():
         values = {k: " ".join(f"{value:.4f}" for value in v) for k, v in moments.items()}
@@ -119,6 +132,7 @@ def extrapolate(
 def reconstruct(
     model: Model,
     to: To,
+    force: Force = False,
     inputs: Inputs = None,
     dataset: Dataset = None,
     split: Split = "test",
@@ -138,7 +152,7 @@ def reconstruct(
     Example: tfnvp reconstruct digits --to rows.png --dataset digits --resample
     """
     flow = loading.load(model)
-    rows.check_to(to, flow)
+    rows.check_to(to, force, flow)
     if resample:
         loading.check_can(flow, "reconstruct --resample")
     with terminal.status("reconstructing"):

@@ -1,9 +1,11 @@
 """MODEL of the command line: how it is loaded, and which kind of model it is."""
 
+import zipfile
 from pathlib import Path
 
 import keras
 
+from tfnvp.checks import one_line
 from tfnvp.cli import terminal
 from tfnvp.models import ImageRealNVP, VectorRealNVP, presets
 from tfnvp.serving import SavedModel
@@ -15,7 +17,8 @@ def load(model: str) -> Flow:
     """Loads a .keras file, the directory of a SavedModel's version, or a model that ships.
 
     Raises:
-        ValueError: if MODEL is none of them; the message lists the names that ship.
+        ValueError: if MODEL is none of them; the message lists the names that ship. Also if it is
+            one of them, and damaged or cut off; the message names it.
     """
     path = Path(model)
     with terminal.status(f"loading {model}"):
@@ -28,11 +31,26 @@ def load(model: str) -> Flow:
                 "MODEL must be a .keras file, the directory of a SavedModel's version, or one of "
                 f"{', '.join(presets.trained())}, got {model}"
             )
-        # It is not compiled, since no command needs the optimizer's state.
-        flow = keras.models.load_model(path, compile=False)
+        flow = _load_file(path)
     if not isinstance(flow, ImageRealNVP | VectorRealNVP):
         kind = type(flow).__name__
         raise ValueError(f"MODEL must hold an ImageRealNVP or VectorRealNVP, {path} holds {kind}")
+    return flow
+
+
+def _load_file(path: Path) -> keras.Model:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no .keras file, or one that is cut off")
+    try:
+        # Keras does not look at each checksum of the archive.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        # It is not compiled, since no command needs the optimizer's state.
+        flow = None if damaged else keras.models.load_model(path, compile=False)
+    except Exception as error:  # Of what is damaged zipfile, h5py, json and Keras say many types.
+        raise ValueError(f"{path} cannot be loaded: {one_line(error)}") from error
+    if damaged:
+        raise ValueError(f"{path} is damaged: the checksum of {damaged} in it does not fit")
     return flow
 
 

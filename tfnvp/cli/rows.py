@@ -1,5 +1,7 @@
 """The rows that a command reads and writes: images or vectors, and the labels that go with them."""
 
+import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tfnvp import atomic_file, data, plotting
-from tfnvp.checks import check_choice
+from tfnvp.checks import check_choice, one_line
 from tfnvp.cli.loading import Flow, is_of_images
 from tfnvp.data.csv_table import read_csv
 
@@ -43,16 +45,29 @@ def read(
 
 def _read_vectors(path: Path, size: int) -> np.ndarray:
     """Reads vectors [N, size], or one [size], from a .csv, .npy or one-array .npz file."""
-    if path.suffix.lower() not in (".csv", ".npy", ".npz"):
-        raise ValueError(f"vectors are read from .csv, .npy and .npz files, got {path}")
-    x = read_csv(path)[1] if path.suffix.lower() == ".csv" else np.load(path)
-    if isinstance(x, np.lib.npyio.NpzFile):
-        if len(x.files) != 1:
-            raise ValueError(f"{path} must hold one array, got {', '.join(x.files)}")
-        x = x[x.files[0]]
+    check_choice(f"suffix of {path}:", path.suffix.lower(), (".csv", ".npy", ".npz"))
+    x = read_csv(path)[1] if path.suffix.lower() == ".csv" else _read_array(path)
     if x.shape[-1:] != (size,) or x.ndim > 2:
         raise ValueError(f"{path} must hold vectors [N, {size}], got {x.shape}")
     return x.reshape(-1, size).astype("float32")
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """Reads numbers from a .npy file or a .npz file of one array."""
+    try:
+        # Mapped, a file is not read before its size is found to be what its header says.
+        x = np.load(path, mmap_mode="r")
+        names = x.files if isinstance(x, np.lib.npyio.NpzFile) else None
+        if names is not None and len(names) == 1:
+            x = x[names[0]]
+    except Exception as error:  # Of what is damaged NumPy, zipfile and zlib say many types.
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise ValueError(f"{path} cannot be read: {reason}") from error
+    if names is not None and len(names) != 1:
+        raise ValueError(f"{path} must hold one array, got {', '.join(names) or 'none'}")
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"{path} must hold numbers, got {x.dtype}")
+    return x
 
 
 def check_set(flow: Flow, dataset: str) -> None:
@@ -70,17 +85,31 @@ def labels_in_turn(labels: str | None, n: int) -> np.ndarray | None:
 
 def classes(labels: str) -> list[int]:
     """The classes that an option --labels names."""
-    try:
-        return [int(part) for part in labels.split(",")]
-    except ValueError:
-        raise ValueError(f"--labels must be integers with commas between, got {labels}") from None
+    parts = labels.split(",")
+    # An integer of more digits is no class, and TensorFlow has none that holds it.
+    if not all(re.fullmatch(" *-?[0-9]{1,9} *", part) for part in parts):
+        wanted = "integers of up to 9 digits with commas between"
+        raise ValueError(f"--labels must be {wanted}, got {labels}")
+    return [int(part) for part in parts]
 
 
-def check_to(to: Path, flow: Flow | None = None) -> None:
-    """Raises a ValueError unless an array, or the rows of a model, can be written to a file."""
-    check_choice(f"suffix of {to}:", to.suffix.lower(), (".png", ".npy", ".npz"))
+def check_to(
+    to: Path,
+    force: bool,
+    flow: Flow | None = None,
+    suffixes: Sequence[str] = (".png", ".npy", ".npz"),
+) -> None:
+    """Raises a ValueError unless an array, or the rows of a model, can be written to a file.
+
+    A file that is there already is replaced by force alone.
+    """
+    check_choice(f"suffix of {to}:", to.suffix.lower(), suffixes)
     if not to.parent.is_dir():
         raise ValueError(f"no such directory: {to.parent}")
+    if to.is_dir() and not to.is_symlink():
+        raise ValueError(f"--to must be a file, and {to} is a directory")
+    if os.path.lexists(to) and not force:
+        raise ValueError(f"{to} is there already: --force replaces it")
     if flow and not is_of_images(flow) and to.suffix.lower() == ".png":
         raise ValueError(f"--to must be a .npy or .npz file for vectors, got {to}")
 

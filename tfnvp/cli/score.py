@@ -1,6 +1,5 @@
 """The commands `evaluate` and `score`: how likely data is, as a whole and row by row."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from tfnvp import data, metrics, plotting
 from tfnvp.cli import loading, rows, terminal
-from tfnvp.cli.options import Dataset, Inputs, Json, Labels, Model, Split
+from tfnvp.cli.options import Dataset, Force, Inputs, Json, Labels, Model, Split
 from tfnvp.data.csv_table import read_csv, write_csv
 
 
@@ -57,7 +56,7 @@ def evaluate(
             figures = {"dataset": dataset, "split": split} if dataset else {}
             figures |= {"log_prob": float(log_prob.mean()), "bits_per_dim": float(bits.mean())}
             figures |= {"standard_error": _standard_error(bits), kind: len(bits), "samples": count}
-            print(json.dumps(figures))
+            terminal.print_json(figures)
             continue
         figures = [f"{_with_error(bits)} bits/dim", f"{len(bits)} {kind}"]
         if kind == "vectors":
@@ -73,6 +72,8 @@ def _batches(x: np.ndarray, y: np.ndarray | None, size: int) -> tf.data.Dataset:
 
 
 def _with_error(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values.mean():.4f}"
     return f"{values.mean():.4f} +- {_standard_error(values):.4f}"
 
 
@@ -97,20 +98,20 @@ def score(
     top: Annotated[
         int | None, typer.Option(min=1, help="only so many rows, the most unusual first")
     ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Prints the log-likelihood (nats) and the bits per dimension of each image or vector.
 
+    The last line has the means; with --json or --top there is a line a row alone.
+
     Example: tfnvp score digits --dataset digits -n 5
     """
     table = to is not None and to.suffix.lower() == ".csv"
-    if table:
-        if dataset or len(inputs or []) != 1 or inputs[0].suffix.lower() != ".csv":
-            raise ValueError(f"--to {to} needs one input, a .csv file")
-        if not to.parent.is_dir():
-            raise ValueError(f"no such directory: {to.parent}")
-    elif to is not None:
-        rows.check_to(to)
+    if table and (dataset or len(inputs or []) != 1 or inputs[0].suffix.lower() != ".csv"):
+        raise ValueError(f"--to {to} needs one input, a .csv file")
+    if to is not None:
+        rows.check_to(to, force, suffixes=(".png", ".npy", ".npz", ".csv"))
     flow = loading.load(model)
     with terminal.status("scoring"):
         names, x = rows.read(flow, inputs, dataset, split, n)
@@ -125,8 +126,12 @@ def score(
         return
     for i in shown:
         nats, value = float(log_prob[i]), float(bits[i])
-        record = {"input": names[i], "log_prob": nats, "bits_per_dim": value}
-        print(json.dumps(record) if as_json else f"{names[i]}\t{nats:.3f}\t{value:.4f}")
+        if as_json:
+            terminal.print_json({"input": names[i], "log_prob": nats, "bits_per_dim": value})
+        else:
+            print(f"{names[i]}\t{nats:.3f}\t{value:.4f}")
+    if len(bits) > 1 and top is None and not as_json:
+        print(f"mean of {len(bits)}\t{log_prob.mean():.3f}\t{bits.mean():.4f}")
     if to is not None:
         label = f"{dataset} {split}" if dataset else "inputs"
         rows.write_array(to, bits[shown], lambda: plotting.bits_histogram({label: bits[shown]}))

@@ -1,6 +1,8 @@
 """The manners of the command in a terminal: errors of one line, and what it is doing."""
 
 import contextlib
+import json
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 import tensorflow as tf
 import typer
 from typer.core import TyperGroup
+
+from tfnvp.checks import one_line
 
 
 class Commands(TyperGroup):
@@ -17,9 +21,27 @@ class Commands(TyperGroup):
         """Runs the command of a command line."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # Whoever read the output has gone, and hears nothing of it.
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            message = f"out of memory: {one_line(error)}"
         except (ValueError, OSError) as error:
-            print(f"tfnvp: {' '.join(str(error).split())}", file=sys.stderr)
-            raise typer.Exit(2) from None
+            message = one_line(error)
+        print(f"tfnvp: {message}", file=sys.stderr)
+        raise typer.Exit(2)
+
+
+def print_json(record: dict[str, Any]) -> None:
+    """Prints JSON, in which a number that JSON does not have is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    print(json.dumps(plain(record), allow_nan=False))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfnvp import atomic_file
+from tfnvp.checks import one_line
 from tfnvp.columns import check_finite
 
 
@@ -20,11 +21,14 @@ def read_csv(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
         The names, and float64 [N, D].
 
     Raises:
-        ValueError: for a file without rows, a row of another length than the header, or a value
-            that is no finite number, naming line and column.
+        ValueError: for a file that is no table or has no rows, a row of another length than the
+            header, or a value that is no finite number, naming file, row and column.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        lines = [line for line in csv.reader(file) if line]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
     if len(lines) < 2:
         raise ValueError(f"{path} must have a header and rows, got {len(lines)} lines")
     names, *rows = lines
@@ -42,7 +46,7 @@ def read_csv(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
                 raise ValueError(
                     f"{path} must hold numbers, got {value!r} in row {i}, column {names[j]!r}"
                 ) from None
-    check_finite(table, names=names)
+    check_finite(table, names=names, what=path)
     return names, table
 
 

@@ -3,6 +3,7 @@
 import functools
 import os
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
@@ -13,6 +14,9 @@ from tfnvp.checks import check_choice, check_positive_int
 from tfnvp.data import image_files, pipeline
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+# These are pictures too, which somebody may miss, and not notes or sums that lie about.
+_OTHER_SUFFIXES = (".avif", ".bmp", ".dng", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe")
+_OTHER_SUFFIXES += (".jxl", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 _REMEDY = "give a directory that holds PNG or JPEG files, at any depth"
 
 
@@ -55,7 +59,8 @@ def load_folder(
 
     Warns:
         UserWarning: once, if some of the files could not be read: how many and, for up to five
-            of them, which and why.
+            of them, which and why. Once, if there are pictures of other suffixes, such as .webp:
+            how many of each.
 
     Example:
         >>> import tempfile, numpy as np, PIL.Image
@@ -72,10 +77,13 @@ def load_folder(
     check_positive_int("batch_size", batch_size, optional=True)
     directory = os.fspath(directory)
     # The cache takes a directory for another one when the times or sizes of its files change.
-    files = tuple((path, *_stamp(path)) for path in _find(directory))
+    found, others = _find(directory)
+    files = tuple((path, *_stamp(path)) for path in found)
+    passed_over = ", ".join(f"{n} {suffix}" for suffix, n in sorted(others.items()))
     if not files:
-        raise ValueError(f"directory: no PNG or JPEG file in {directory!r}; {_REMEDY}")
-    images = _read_all(directory, files, int(image_size))
+        but = f", but {passed_over}" if others else ""
+        raise ValueError(f"directory: no PNG or JPEG file in {directory!r}{but}; {_REMEDY}")
+    images = _read_all(directory, files, passed_over, int(image_size))
     held_out = max(1, round(len(images) / 10))
     order = np.random.RandomState(0).permutation(len(images))
     validation, test, train = np.split(order, [held_out, 2 * held_out])
@@ -84,8 +92,11 @@ def load_folder(
     return pipeline.feed(dataset, split, batch_size, None, shuffle, seed, flip, epochs, indices)
 
 
-def _find(directory: str) -> list[str]:
-    """The image files below a directory, sorted by their path inside it."""
+def _find(directory: str) -> tuple[list[str], Counter]:
+    """The image files below a directory, sorted by their path inside it.
+
+    With them come the suffixes of other pictures, and how many files have each.
+    """
     if not os.path.isdir(directory):
         problem = "not a directory" if os.path.exists(directory) else "no such directory"
         raise ValueError(f"directory: {problem}: {directory!r}; {_REMEDY}")
@@ -94,13 +105,15 @@ def _find(directory: str) -> list[str]:
         problem = f"cannot read {error.filename!r} ({error.strerror})"
         raise ValueError(f"directory: {problem}; {_REMEDY}") from error
 
-    found = []
+    found, others = [], Counter()
     for parent, directories, names in os.walk(directory, onerror=refuse):
         # Hidden files are thumbnails, notebook checkpoints and macOS' "._name.jpg" companions.
         directories[:] = [name for name in directories if not name.startswith(".")]
         shown = [name for name in names if not name.startswith(".")]
         found += [os.path.join(parent, n) for n in shown if n.lower().endswith(_SUFFIXES)]
-    return sorted(found)
+        suffixes = [os.path.splitext(name)[1].lower() for name in shown]
+        others.update(suffix for suffix in suffixes if suffix in _OTHER_SUFFIXES)
+    return sorted(found), others
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -113,8 +126,13 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=1)
-def _read_all(directory: str, files: tuple[tuple[str, int, int], ...], size: int) -> np.ndarray:
-    """The readable images of a directory, uint8 [N, size, size, 3], in the order of `files`."""
+def _read_all(
+    directory: str, files: tuple[tuple[str, int, int], ...], passed_over: str, size: int
+) -> np.ndarray:
+    """The readable images of a directory, uint8 [N, size, size, 3], in the order of `files`.
+
+    What was passed over is told here, where it is told once.
+    """
     paths = [path for path, *_ in files]
 
     def read(path: str) -> np.ndarray | str:
@@ -137,4 +155,7 @@ def _read_all(directory: str, files: tuple[tuple[str, int, int], ...], size: int
         )
     if skipped:
         warnings.warn(summary, stacklevel=3)
+    if passed_over:
+        told = f"passed over {passed_over} in {directory}: PNG and JPEG files are read"
+        warnings.warn(told, stacklevel=3)
     return np.stack(images)

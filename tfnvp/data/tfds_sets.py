@@ -13,14 +13,7 @@ Prepare = Callable[[tf.Tensor], tf.Tensor] | None
 
 
 class DatasetNotFoundError(ValueError):
-    """A TFDS set is not in the data directory; the message says where, and how to get it.
-
-    Example:
-        >>> try:
-        ...     pictures = tfnvp.data.load("cifar10")
-        ... except tfnvp.data.DatasetNotFoundError as error:
-        ...     print(error)  # doctest: +SKIP
-    """
+    """A TFDS set is not in the data directory; the message says where, and how to get it."""
 
 
 @dataclasses.dataclass(frozen=True)

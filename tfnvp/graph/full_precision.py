@@ -17,8 +17,16 @@ def full_precision(layers: list[keras.Layer]) -> Iterator[None]:
 
     A chain of couplings multiplies the errors of bfloat16 conditioners, forward and inverse do not
     meet again (design.md: 2e-2 over ten). What must invert exactly is traced or run in here.
+
+    Raises:
+        ValueError: if a layer is quantized: its variables have no full precision.
     """
     layers = [inner for layer in layers for inner in with_inner_layers(layer)]
+    if quantized := [layer.name for layer in layers if layer.quantization_mode]:
+        raise ValueError(
+            "encode and decode need conditioners that are not quantized, or they are not inverse, "
+            f"got layer {quantized[0]!r}"
+        )
     with _lock:
         policies = [layer.dtype_policy for layer in layers]
         try:

@@ -9,6 +9,26 @@ import tensorflow as tf
 from tfnvp.graph.internals import structure, with_inner_layers
 
 
+class Changes:
+    """Finds changes of layers after which what was traced of them is no longer theirs.
+
+    These are other variables or policies, as LoRA and quantization bring them, or other variables
+    that are trained; new values are none.
+
+    Args:
+        layers: the layers.
+    """
+
+    def __init__(self, layers: list[keras.Layer]) -> None:
+        self._layers = [inner for layer in layers for inner in with_inner_layers(layer)]
+        self._structure = None
+
+    def happened(self) -> bool:
+        """Tells whether the layers have changed since this was last asked, or never was."""
+        before, self._structure = self._structure, structure(self._layers)
+        return self._structure != before
+
+
 class CompiledFunctions:
     """The functions that TensorFlow has traced of a model, by what they are and are given.
 
@@ -17,8 +37,8 @@ class CompiledFunctions:
     """
 
     def __init__(self, layers: list[keras.Layer]) -> None:
-        self._layers = [inner for layer in layers for inner in with_inner_layers(layer)]
-        self._state = None
+        self._changes = Changes(layers)
+        self._optimizer = None
         self._known: dict[Hashable, Callable] = {}
 
     def known(self, optimizer: keras.optimizers.Optimizer | None) -> dict[Hashable, Callable]:
@@ -27,9 +47,8 @@ class CompiledFunctions:
         None is left when the model was compiled with another optimizer, or its layers got other
         variables or policies (LoRA, quantization); new values need no new functions.
         """
-        state = optimizer, structure(self._layers)
-        if state != self._state:
-            self._state, self._known = state, {}
+        if self._changes.happened() or optimizer is not self._optimizer:
+            self._optimizer, self._known = optimizer, {}
         return self._known
 
 

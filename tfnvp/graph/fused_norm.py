@@ -44,28 +44,45 @@ def fused_training(
     return y, mean, variance * (1 - 1 / _count(x, variance.dtype))
 
 
-def fused_over_replicas(
+def kernel_moments(x: tf.Tensor, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Computes count, mean [C] and variance [C] of x [N, H, W, C] by the kernel."""
+    ones = tf.ones([x.shape[-1]], dtype)
+    _, mean, variance = fused_training(x, ones, ones, epsilon=1.0)
+    rows, count = replicas.row_weights(dtype), _count(x, dtype)
+    return count if rows is None else rows * count, mean, variance
+
+
+def fused_by_moments(
     x: tf.Tensor,
     scale: tf.Tensor,
     offset: tf.Tensor,
     epsilon: float,
-    over_replicas: Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalises x by the moments of all replicas' batches; else as `fused_training`.
+    moments: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]],
+    meets: bool,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalises x by moments over the batches of all replicas, or over rows that have weights.
 
     Args:
-        over_replicas: maps count, mean and variance of one replica's batch to those of all.
+        x, scale, offset, epsilon: as those of `fused`.
+        moments: maps x to count, mean [C] and variance [C]; its gradient is known here.
+        meets: whether these are of the batches of all replicas.
+
+    Returns:
+        A tensor of x's shape and dtype, and the moments.
     """
-    context, rows_count = replicas.several(), replicas.rows_count(scale.dtype)
+    context, rows = replicas.several() if meets else None, replicas.row_weights(scale.dtype)
+    if rows is None:
+        rows = tf.ones([], scale.dtype)
+    of_each = rows.shape.rank == 1
 
     @tf.custom_gradient
     def normalised(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple:
-        _, mean, variance = fused_training(x, scale, offset, epsilon)
-        count, mean, variance = over_replicas(_count(x, scale.dtype), mean, variance)
+        count, mean, variance = moments(x)
         y = fused(x, scale, offset, mean, variance, epsilon)
 
         # The kernel's gradient is for given moments; we add what comes through these: with n
-        # normalised x, dL/dx = scale / std (dL/dy - mean of dL/dy - n * mean of (n * dL/dy)).
+        # normalised x and w a row's weight, dL/dx = scale / std (dL/dy - w (m1 + n m2)), where m1
+        # is the sum of dL/dy, and m2 that of n * dL/dy, over the weight of all.
         def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tuple:
             given = tf.raw_ops.FusedBatchNormGradV3(
                 y_backprop=upstream,
@@ -78,16 +95,20 @@ def fused_over_replicas(
                 is_training=False,
             )
             to_scale, to_offset = given.scale_backprop, given.offset_backprop
-            sums = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([to_offset, to_scale]))
-            mean_of_dy, mean_of_n_dy = tf.unstack(sums / count)
+            sums = tf.stack([to_offset, to_scale])
+            if context is not None:
+                sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+            mean_of_dy, mean_of_n_dy = tf.unstack(tf.math.divide_no_nan(sums, count))
             inverse_std = tf.math.rsqrt(variance + epsilon)
-            factor = rows_count * scale * inverse_std
+            factor = scale * inverse_std if of_each else rows * scale * inverse_std
             slope = factor * mean_of_n_dy * inverse_std
             level = factor * mean_of_dy - slope * mean
             through = tf.cast(slope, x.dtype) * x + tf.cast(level, x.dtype)
+            if of_each:
+                through *= tf.cast(rows, x.dtype)[:, tf.newaxis, tf.newaxis, tf.newaxis]
             return given.x_backprop - through, to_scale, to_offset
 
-        return (y, mean, variance), gradient
+        return (y, count, mean, variance), gradient
 
     return normalised(x, scale, offset)
 

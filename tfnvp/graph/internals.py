@@ -77,6 +77,14 @@ class ReplicaOptimizer:
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             self.update_step(gradient, variable, learning_rate)
 
+    def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
+        if self.clipnorm or not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        # It is Keras' formula in half of the operations; a norm that is no number spoils them all.
+        norm, bound = tf.linalg.global_norm(grads), self.global_clipnorm
+        scale = bound * tf.minimum(1 / norm, 1 / bound) + (norm - norm)
+        return [scale * gradient for gradient in grads]
+
     def assign(self, variable: Any, value: Any) -> None:
         """Assigns by the Keras variable, which a `keras.StatelessScope` takes note of."""
         variable.assign(tf.cast(value, variable.dtype))
@@ -96,22 +104,55 @@ def with_inner_layers(layer: keras.Layer) -> list[keras.Layer]:
     return layer._flatten_layers()
 
 
+class _Same:
+    """Equals what holds the same object, which is kept, lest another one gets its identity."""
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.held is other.held
+
+    def __hash__(self) -> int:
+        return id(self.held)
+
+
 def structure(layers: list[keras.Layer]) -> tuple:
     """Tells what a trace of layers depends on beside values: their policies and variables."""
     return tuple(
         (
             layer.dtype_policy.name,
-            *map(id, layer._trainable_variables),
-            *map(id, layer._non_trainable_variables),
+            *((_Same(v), v.trainable) for v in layer._trainable_variables),
+            *map(_Same, layer._non_trainable_variables),
         )
         for layer in layers
     )
+
+
+def kind(layer: keras.Layer) -> tuple:
+    """Tells what a trace depends on that takes the variables of a layer as its arguments."""
+    variables = ((v.name, tuple(v.shape), v.dtype) for v in layer.variables)
+    inner = ((one.dtype_policy.name, _lora_factor(one)) for one in with_inner_layers(layer))
+    return *variables, *inner
+
+
+def _lora_factor(layer: keras.Layer) -> float | None:
+    return getattr(layer, "lora_alpha", None)
 
 
 # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/optimizers/adam.py
 def slot_index(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
     """Gives the place of a variable among those that an optimizer was built for."""
     return optimizer._get_variable_index(variable)
+
+
+def variables_unknown_to(
+    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
+) -> list[keras.Variable]:
+    """Lists the variables for which an optimizer that is built was not built."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    known = {id(variable) for variable in inner._trainable_variables}
+    return [variable for variable in variables if id(variable) not in known]
 
 
 def adam_slots(optimizer: keras.optimizers.Adam, variable: Any) -> tuple:

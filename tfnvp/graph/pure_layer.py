@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfnvp.configured_layer import ConfiguredLayer
 from tfnvp.graph import replicas
-from tfnvp.graph.internals import with_inner_layers
+from tfnvp.graph.internals import kind, with_inner_layers
 
 
 class Traces:
@@ -19,10 +19,12 @@ class Traces:
 
     Attributes:
         functions: by what they compute.
+        layers: one that each of them is traced of, by the same.
     """
 
     def __init__(self) -> None:
         self.functions: dict[tuple, Callable] = {}
+        self.layers: dict[tuple, PureLayer] = {}
 
 
 class PureLayer(ConfiguredLayer):
@@ -78,7 +80,9 @@ class PureLayer(ConfiguredLayer):
         if tf.executing_eagerly() or (training and not replicas.may_meet_in_functions()):
             return self.compute(**inputs, training=training)
         weights = [tf.convert_to_tensor(variable) for variable in self.variables]
-        outputs, updates = self._function(training)(replicas.passed_on(), inputs, weights)
+        # Inference has no use for rows' weights, and meets nobody.
+        passed = replicas.passed_on() if training else {}
+        outputs, updates = self._function(training)(passed, inputs, weights)
         if updates is not None:
             averages = self.averages
             updates = tf.split(updates, [variable.shape[0] for variable in averages])
@@ -89,32 +93,36 @@ class PureLayer(ConfiguredLayer):
     def _function(self, training: bool) -> Callable:
         """Gives the function of all layers of the model that are configured like this one."""
         config = json.dumps(self.shared_config(), default=str)
-        # `full_precision` changes policies for a while.
-        key = type(self), config, self.dtype_policy.name, training
+        # `full_precision` changes policies for a while; LoRA brings variables for good.
+        key = type(self), config, kind(self), training
         functions = self._traces.functions
+        # The layer that it was first traced of may have become another one.
+        self._traces.layers[key] = self
         if key not in functions:
             # Inference is inlined when it runs: converters want graphs without such calls.
             attributes = {"_noinline": True} if training else None
             functions[key] = tf.function(
-                self._pure_function(training), autograph=False, experimental_attributes=attributes
+                self._pure_function(key), autograph=False, experimental_attributes=attributes
             )
         return functions[key]
 
-    def _pure_function(self, training: bool) -> Callable:
+    def _pure_function(self, key: tuple) -> Callable:
         """Maps inputs and weights to outputs and, in training, all new averages in a row."""
+        traces, training = self._traces, key[-1]
 
-        def pure(passed: replicas.Passed, inputs: dict, weights: list) -> tuple:
-            values = list(zip(self.variables, weights, strict=True))
+        def pure(passed: dict | replicas.Replica, inputs: dict, weights: list) -> tuple:
+            layer = traces.layers[key]
+            values = list(zip(layer.variables, weights, strict=True))
             replica = replicas.received(passed)
             with replicas.within(replica), keras.StatelessScope(values) as scope:
-                outputs = self.compute(**inputs, training=training)
-            if not training or not self.averages:
+                outputs = layer.compute(**inputs, training=training)
+            if not training or not layer.averages:
                 return outputs, None
             # They are concatenated, so that autodiff builds one zero gradient for all of them.
-            updates = [scope.get_current_value(variable) for variable in self.averages]
+            updates = [scope.get_current_value(variable) for variable in layer.averages]
             return outputs, tf.stop_gradient(tf.concat(updates, axis=0))
 
-        def rematerialised(passed: replicas.Passed, inputs: dict, weights: list) -> tuple:
+        def rematerialised(passed: dict, inputs: dict, weights: list) -> tuple:
             replica = replicas.received(passed)
 
             # TensorFlow calls it twice, the second time when the gradient is asked for.

@@ -11,7 +11,7 @@ import itertools
 import threading
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -57,25 +57,24 @@ def summed_on_the_first(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.where(is_first, gradient, 0) for gradient in sum_each_over(gradients)]
 
 
-# TensorFlow's convolutions and batch normalizations do not stand a batch of no rows, which the last
-# one of an epoch can leave a replica with: a row of zeros then stands in for it.
-
-
 @contextlib.contextmanager
-def rows_counting(counting: tf.Tensor | None) -> Iterator[None]:
-    """Within this context the rows of this replica's batch count in statistics, or do not.
+def weighing_rows(weights: tf.Tensor | None) -> Iterator[None]:
+    """Within this context the rows of this replica's batch have weights in its statistics.
+
+    TensorFlow's convolutions do not stand a batch of no rows, which the last one of an epoch can
+    leave a replica with: a row of weight 0 then stands in for it.
 
     Args:
-        counting: a scalar, 1 or 0: they are data, or stand in for a batch of no rows; or None.
+        weights: one for each row, [B], or one for all, a scalar; None for 1.
     """
-    with _set(counting=counting):
+    with _set(row_weights=weights):
         yield
 
 
-def rows_count(dtype: tf.DType) -> tf.Tensor:
-    """Gives 1, or 0 where the rows of this replica's batch do not count in statistics."""
-    counting = _local.counting
-    return tf.ones([], dtype) if counting is None else tf.cast(counting, dtype)
+def row_weights(dtype: tf.DType) -> tf.Tensor | None:
+    """Gives the weights of this replica's rows, [B] or a scalar; None where none are set."""
+    weights = _local.row_weights
+    return None if weights is None else tf.cast(weights, dtype)
 
 
 class Inside:
@@ -88,20 +87,12 @@ class Inside:
         devices: those of all replicas.
         replica_id: a scalar tensor, the place of this replica among them.
         call: a scalar int32 tensor, the number of the function's call.
-        counting: a scalar tensor as in `rows_counting`, or None.
     """
 
-    def __init__(
-        self,
-        devices: tuple[str, ...],
-        replica_id: tf.Tensor,
-        call: tf.Tensor,
-        counting: tf.Tensor | None = None,
-    ) -> None:
+    def __init__(self, devices: tuple[str, ...], replica_id: tf.Tensor, call: tf.Tensor) -> None:
         self.replica_id_in_sync_group = replica_id
         self.num_replicas_in_sync = len(devices)
         self.devices = devices
-        self.counting = counting
         self.handles: dict[int, tf.Tensor] = {}
         self._first_number = _EXCHANGES_A_CALL * call
         self._exchanges = itertools.count()
@@ -130,33 +121,38 @@ class Inside:
         return result
 
 
-#: What makes a replica in a function that it calls, or that replica; None where there is none.
-Passed = dict[str, tf.Tensor] | Inside | None
+class Replica(NamedTuple):
+    """What runs a function: the replica of a shared step, if it is one, and its rows' weights."""
+
+    inside: Inside | None = None
+    row_weights: tf.Tensor | None = None
 
 
-def passed_on() -> Passed:
-    """Gives what a function that is called here needs to be `received` by it; None for nothing."""
-    inside = _local.inside
-    if inside is None:
-        return None
-    return {
-        "id": inside.replica_id_in_sync_group,
-        "call": hide_from_constant_folding(next_call()),
-        "counting": rows_count(tf.int32),
-    }
+def passed_on() -> dict[str, tf.Tensor]:
+    """Gives what a function that is called here needs to be `received` by it."""
+    passed = {}
+    if _local.row_weights is not None:
+        passed["row_weights"] = _local.row_weights
+    if _local.inside is not None:
+        passed["id"] = _local.inside.replica_id_in_sync_group
+        passed["call"] = hide_from_constant_folding(next_call())
+    return passed
 
 
-def received(passed: Passed) -> Inside | None:
+def received(passed: dict[str, tf.Tensor] | Replica) -> Replica:
     """Makes the replica that runs a function of what was `passed_on` to it, while it is traced."""
-    if not isinstance(passed, dict):
+    if isinstance(passed, Replica):
         return passed
-    return Inside(_local.inside.devices, passed["id"], passed["call"], passed["counting"])
+    inside = None
+    if "id" in passed:
+        inside = Inside(_local.inside.devices, passed["id"], passed["call"])
+    return Replica(inside, passed.get("row_weights"))
 
 
 @contextlib.contextmanager
-def within(inside: Inside | None) -> Iterator[None]:
-    """Within this context code is run by one replica of a shared function; by no such, if None."""
-    with _set(inside=inside, counting=None if inside is None else inside.counting):
+def within(replica: Replica) -> Iterator[None]:
+    """Within this context code is run by a replica, of a shared function or not."""
+    with _set(inside=replica.inside, row_weights=replica.row_weights):
         yield
 
 
@@ -207,7 +203,7 @@ class _Local(threading.local):
     """The state of the replica whose step this thread traces: replicas are traced in threads."""
 
     inside: Inside | None = None
-    counting: tf.Tensor | None = None
+    row_weights: tf.Tensor | None = None
 
 
 @contextlib.contextmanager

@@ -64,28 +64,19 @@ class SharedStep:
     def _run(self, replica: dict, handles: list[tf.Tensor], *args: tf.Tensor | None) -> Any:
         inside = replicas.Inside(self._devices, replica["id"], replica["call"])
         inside.handles = dict(zip(map(id, self._variables), handles, strict=True))
-        with replicas.within(inside):
-            with _OwnVariables(inside.handles) as own:
-                outputs = self._step(*args)
-            for variable in own.updated:
-                value = own.get_current_value(variable)
-                if variable.aggregation == "mean":
-                    value = replicas.sum_over(value) / inside.num_replicas_in_sync
-                value = tf.cast(value, variable.dtype)
-                tf.raw_ops.AssignVariableOp(resource=inside.handles[id(variable)], value=value)
-        return outputs
+        with replicas.within(replicas.Replica(inside)), _OwnVariables(inside.handles):
+            return self._step(*args)
 
 
 class _OwnVariables(keras.StatelessScope):
-    """Within this scope Keras variables are those of one replica, read when first asked for."""
+    """Within this scope Keras variables are those of one replica, read and assigned there."""
 
     def __init__(self, handles: dict[int, tf.Tensor]) -> None:
         super().__init__(initialize_variables=False)
         self.handles = handles
-        self.updated = []
 
     def get_current_value(self, variable: keras.Variable) -> tf.Tensor | None:
-        """Gives what was assigned in the scope, or what the replica's variable holds."""
+        """Gives what the replica's variable holds."""
         # Most of an optimizer's variables are never read here: reading would copy them.
         if id(variable) not in self.state_mapping and id(variable) in self.handles:
             handle = self.handles[id(variable)]
@@ -95,7 +86,10 @@ class _OwnVariables(keras.StatelessScope):
         return super().get_current_value(variable)
 
     def add_update(self, update: tuple[keras.Variable, tf.Tensor]) -> None:
-        """Notes what is assigned to a variable."""
-        super().add_update(update)
-        if not any(update[0] is variable for variable in self.updated):
-            self.updated.append(update[0])
+        """Assigns to the replica's variable at once, for an optimizer's operation may follow."""
+        variable, value = update
+        if variable.aggregation == "mean":
+            value = replicas.sum_over(value) / replicas.several().num_replicas_in_sync
+        value = tf.cast(value, variable.dtype)
+        tf.raw_ops.AssignVariableOp(resource=self.handles[id(variable)], value=value)
+        self.state_mapping.pop(id(variable), None)

@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 from tfnvp.configured_layer import UncastLayer
-from tfnvp.graph.fused_norm import fused, fused_over_replicas, fused_training
-from tfnvp.graph.replicas import hide_from_constant_folding
+from tfnvp.graph.fused_norm import fused, fused_by_moments, fused_training, kernel_moments
+from tfnvp.graph.replicas import hide_from_constant_folding, row_weights
 from tfnvp.layers.running_moments import RunningMoments, over_replicas
 from tfnvp.shapes import over_event
 
@@ -74,12 +74,21 @@ class FusedBatchNormalization(UncastLayer):
             # TensorFlow would fuse it into the convolution before, at 3 ms more for each such call.
             x = hide_from_constant_folding(x)
             return fused(x, scale, offset, self.moments.mean, self.moments.variance, self.epsilon)
-        if self.moments.meets_replicas():
-            y, *moments = fused_over_replicas(x, scale, offset, self.epsilon, over_replicas)
+        meets, weights = self.moments.meets_replicas(), row_weights(scale.dtype)
+        if weights is not None and weights.shape.rank == 1:
+            moments_of = self._weighted_moments
+        elif meets:
+            moments_of = _moments_over_replicas
         else:
-            y, *moments = fused_training(x, scale, offset, self.epsilon)
+            y, mean, variance = fused_training(x, scale, offset, self.epsilon)
+            self.moments.update(tf.ones([]) if weights is None else weights, mean, variance)
+            return y
+        y, *moments = fused_by_moments(x, scale, offset, self.epsilon, moments_of, meets)
         self.moments.update(*moments)
         return y
+
+    def _weighted_moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return self.moments.of_batch(tf.cast(x, self.variable_dtype))
 
     def _spelt_out(
         self, x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, training: bool | None
@@ -87,3 +96,7 @@ class FusedBatchNormalization(UncastLayer):
         mean, variance = self.moments(x, training=training)
         scale *= tf.math.rsqrt(variance + self.epsilon)
         return (x - over_event(mean, x)) * over_event(scale, x) + over_event(offset, x)
+
+
+def _moments_over_replicas(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    return over_replicas(*kernel_moments(x, tf.float32))

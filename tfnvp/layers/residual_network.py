@@ -16,6 +16,14 @@ from tfnvp.shapes import sizes
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
+class L2(keras.regularizers.L2):
+    """Keras' L2 penalty, factor * sum(x^2), in fewer operations: a model has hundreds of them."""
+
+    def __call__(self, x: keras.Variable | tf.Tensor) -> tf.Tensor:
+        return 2 * float(self.l2) * tf.nn.l2_loss(tf.convert_to_tensor(x))
+
+
+@keras.saving.register_keras_serializable(package="tfnvp")
 class ResidualNetwork(PureLayer):
     """The residual network that gives an image coupling its log-scales and shifts.
 
@@ -83,7 +91,7 @@ class ResidualNetwork(PureLayer):
         def conv(name: str, filters: int, size: int, **options: Any) -> WeightNormConv2D:
             options = {"use_bias": False, "dtype": self.dtype_policy, **options}
             if options.get("use_scale", True):
-                options["scale_regularizer"] = keras.regularizers.L2(scale_l2)
+                options["scale_regularizer"] = L2(scale_l2)
             return WeightNormConv2D(filters, size, name=name, **options)
 
         self.input_norm = norm("input_norm", affine=False, dtype=self.variable_dtype)
@@ -111,7 +119,7 @@ class ResidualNetwork(PureLayer):
             for i in range(blocks + 1)
         ]
         self.log_scale = BoundedLogScale(
-            regularizer=keras.regularizers.L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
+            regularizer=L2(scale_l2), dtype=self.variable_dtype, name="log_scale"
         )
 
     def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:

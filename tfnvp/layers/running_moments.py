@@ -21,6 +21,9 @@ class RunningMoments(UncastLayer):
     they are right from the first batch on, with no start value to forget, so that validation is as
     good as training from the first epoch.
 
+    Rows that have weights, as `tfnvp.graph.replicas.weighing_rows` gives them, count by these: two
+    of a row are a row of weight 2, and one of weight 0 is left out.
+
     Args:
         momentum: in [0, 1): averages reach over about 1 / (1 - momentum) batches.
         synchronized: whether, under a distribution strategy, the moments are those of the batches
@@ -89,38 +92,52 @@ class RunningMoments(UncastLayer):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         if not training:
             return self.mean, self.variance
-        moments = self.of_batch(tf.cast(x, self.variable_dtype), weights)
-        self.update(*moments)
-        return moments
+        count, mean, variance = self.of_batch(tf.cast(x, self.variable_dtype), weights)
+        self.update(count, mean, variance)
+        return mean, variance
 
     def of_batch(
         self, x: tf.Tensor, weights: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes the mean [C] and the variance [C] of a batch; arguments as those of a call."""
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Computes the moments of a batch; arguments as those of a call.
+
+        Returns:
+            The count, or weight, of the values of a channel, a scalar; the mean [C] and the
+            variance [C], 0 and 1 of rows that all have the weight 0.
+        """
         weights = tf.ones([], x.dtype) if weights is None else tf.cast(weights, x.dtype)
         weights = over_event(weights, x[..., :1])
-        count = tf.cast(tf.shape(x)[0], x.dtype) * tf.reduce_sum(weights)
+        rows = replicas.row_weights(x.dtype)
+        of_each = rows is not None and rows.shape.rank == 1
+        total = tf.reduce_sum(rows) if of_each else tf.cast(tf.shape(x)[0], x.dtype)
+        if of_each:
+            rows = tf.reshape(rows, [-1, *[1] * (x.shape.rank - 1)])
+        count = total * tf.reduce_sum(weights)
         # A batch of no rows must not divide zero by zero.
-        weights /= tf.maximum(count, 1)
+        weights = tf.math.divide_no_nan(weights, count)
 
         # We sum over the batch first: TensorFlow is slow at sums that leave few channels.
         def average(values: tf.Tensor) -> tf.Tensor:
-            values = weights * tf.reduce_sum(values, axis=0)
+            values = weights * tf.reduce_sum(rows * values if of_each else values, axis=0)
             return tf.reduce_sum(values, axis=list(range(values.shape.rank - 1)))
 
         mean = average(x)
         variance = average(tf.square(x - over_event(mean, x)))
+        if rows is not None and not of_each:
+            count *= rows
         if self.meets_replicas():
-            _, mean, variance = over_replicas(count, mean, variance)
-        return mean, variance
+            return over_replicas(count, mean, variance)
+        return count, mean, _or_one(variance, count)
 
-    def update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        """Takes a batch's moments, [C] each, into the averages."""
+    def update(self, count: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        """Takes a batch's moments, as `of_batch` gives them, into the averages."""
         averages = tf.convert_to_tensor(self.averages)
         batches = self.momentum * averages[-1:] + 1
         share = 1 / batches
-        if not self.synchronized:
-            share *= replicas.rows_count(share.dtype)
+        if replicas.row_weights(share.dtype) is not None:
+            # A batch of which no row counts leaves the averages as they are.
+            batches = tf.where(count > 0, batches, averages[-1:])
+            share = tf.where(count > 0, share, 0)
         moments = averages[:-1]
         moments += (tf.concat([mean, variance], axis=0) - moments) * share
         self.averages.assign(tf.stop_gradient(tf.concat([moments, batches], axis=0)))
@@ -144,7 +161,6 @@ def over_replicas(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Computes count, mean [C] and variance [C] over all replicas from those of each one."""
     context = replicas.several()
-    count *= replicas.rows_count(count.dtype)
     # Each replica fills a row, in which the others have zeros: that takes one exchange, where sums
     # of values and then of squares about their mean would take two.
     place = tf.one_hot(
@@ -154,9 +170,15 @@ def over_replicas(
     rows = replicas.sum_over(place[:, tf.newaxis] * row)
     channels = mean.shape[0]
     counts, means, variances = tf.split(rows, [1, channels, channels], axis=1)
-    # Replicas that all have no rows must not divide zero by zero.
-    count = tf.maximum(tf.reduce_sum(counts), 1)
-    shares = counts / count
+    count = tf.reduce_sum(counts)
+    shares = tf.math.divide_no_nan(counts, count)
     mean = tf.reduce_sum(shares * means, axis=0)
     variances += tf.math.squared_difference(means, mean)
-    return count, mean, tf.reduce_sum(shares * variances, axis=0)
+    return count, mean, _or_one(tf.reduce_sum(shares * variances, axis=0), count)
+
+
+def _or_one(variance: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Gives 1 in place of the variance of nothing, by which rows that do not count are divided."""
+    return (
+        variance if replicas.row_weights(count.dtype) is None else tf.where(count > 0, variance, 1)
+    )

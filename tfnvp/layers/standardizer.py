@@ -41,7 +41,8 @@ class Standardizer(UncastLayer):
         """Takes the mean and the standard deviation of the data, in place of any before.
 
         Args:
-            batches: an iterable of pairs, an array [B, D] and the rows' weights [B], or None.
+            batches: an iterable of pairs, an array [B, D] and the rows' weights [B], 0 or more,
+                or None.
 
         Raises:
             ValueError: for no rows, NaN or infinity; the statistics stay as they were.

@@ -1,7 +1,7 @@
 """Any transformed distribution as a Keras model: the density, its latents and its samples."""
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfnvp import metrics
 from tfnvp.bijectors.one_pass import inverse_and_log_det
-from tfnvp.checks import plain_errors
+from tfnvp.checks import check_rows, plain_errors
 from tfnvp.distribution import FlowDistribution
 from tfnvp.graph.full_precision import full_precision
 from tfnvp.graph.functions import any_rows, call_key
@@ -29,8 +29,8 @@ class FlowModel(HeldFlow):
 
     The trainable variables are those of the Keras layers that the distribution's bijectors hold,
     the same variables as `model.distribution.trainable_variables`. `TrainingSteps` tells loss and
-    metrics. Data sets yield a batch, or (batch, labels); without `num_classes` or `context_size`
-    the labels are left aside.
+    metrics. Data sets yield a batch, (batch, labels), or (batch, labels or None, weights of rows);
+    without `num_classes` or `context_size` their labels are left aside, which is said once.
 
     With one of these the density is conditional, p(x | y): every `AffineCoupling` gives its
     conditioner a context made of the label, see `LabelEncoding`. Labels are integers [B] or float
@@ -127,15 +127,17 @@ class FlowModel(HeldFlow):
 
     def check_data(self, x: TensorLike) -> tf.Tensor:
         """Makes a tensor of a batch, and refuses one of a wrong dtype or shape."""
-        x = tf.convert_to_tensor(x)
-        event_shape = self.flow.event_shape
-        if not x.dtype.is_floating:
-            raise ValueError(f"x must be of a float dtype, got dtype {x.dtype.name}")
-        if x.shape.rank is not None and not x.shape[1:].is_compatible_with(event_shape):
-            raise ValueError(
-                f"x must have the shape [batch, {', '.join(map(str, event_shape))}], got {x.shape}"
-            )
-        return tf.ensure_shape(x, [None, *event_shape])
+        if not isinstance(x, Mapping):
+            x = tf.convert_to_tensor(x)
+        self.check_kind(x)
+        return tf.ensure_shape(x, [None, *self.flow.event_shape])
+
+    def check_kind(self, x: Any) -> None:
+        """Refuses data, or its `tf.TensorSpec`, of a wrong dtype or shape."""
+        dtype = getattr(x, "dtype", None)
+        if dtype is not None and not dtype.is_floating:
+            raise ValueError(f"x must be of a float dtype, got dtype {dtype.name}")
+        check_rows("x", x, self.flow.event_shape)
 
     def check_labels(self, labels: TensorLike | None) -> tf.Tensor | None:
         """Makes a tensor of a batch's labels, or None where the model has no use for them."""

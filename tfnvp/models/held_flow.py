@@ -110,6 +110,18 @@ class HeldFlow(TrainingSteps):
         known = {id(variable.value) for variable in variables}
         return all(id(variable) in known for variable in self.flow.variables)
 
+    def quantize(self, mode: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Refuses to round the conditioners.
+
+        Raises:
+            ValueError: always. Where a coupling's input differs by rounding, between `encode` and
+                `decode`, a quantized conditioner's output differs by a step.
+        """
+        raise ValueError(
+            "quantize is refused: encode and decode of quantized conditioners are not inverse, got "
+            f"mode={mode!r}; for less memory make the model with dtype='mixed_bfloat16'"
+        )
+
     def get_build_config(self) -> dict[str, Any]:
         """Gives what `build_from_config` is given when a saved model is loaded."""
         return {"event_shape": self.flow.event_shape.as_list()}

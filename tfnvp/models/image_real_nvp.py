@@ -1,16 +1,17 @@
 """Real NVP for images: the multiscale residual model of the paper."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfnvp.bijectors import ImageLogit
 from tfnvp.bijectors.factor_out import halve
-from tfnvp.checks import assert_all, check_positive_int
+from tfnvp.checks import assert_all, check_positive_int, check_rows
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import Dequantization
@@ -154,24 +155,36 @@ class ImageRealNVP(FlowModel):
 
     # Images.
 
-    def check_data(self, x: TensorLike) -> tf.Tensor:
-        """Makes a tensor of images, and refuses those of a wrong dtype or shape."""
-        x = tf.convert_to_tensor(x)
-        expected = ", ".join(map(str, self.image_shape))
-        if x.dtype != tf.uint8 and not x.dtype.is_floating:
+    def check_kind(self, x: Any) -> None:
+        """Refuses images, or their `tf.TensorSpec`, of a wrong dtype or shape."""
+        dtype = getattr(x, "dtype", None)
+        if dtype is not None and dtype != tf.uint8 and not dtype.is_floating:
             raise ValueError(
                 f"images must be uint8 with values 0..{self.levels - 1} or float in [0, 1], got "
-                f"dtype {x.dtype.name}"
+                f"dtype {dtype.name}"
             )
-        if x.shape.rank not in (None, 4) or not x.shape[1:].is_compatible_with(self.image_shape):
-            raise ValueError(f"images must have the shape [batch, {expected}], got {x.shape}")
-        return tf.ensure_shape(x, [None, *self.image_shape])
+        check_rows("images", x, tf.TensorShape(self.image_shape))
 
     def continuous(
         self, x: tf.Tensor, training: bool | None = False, draw: int | tf.Tensor = 0
     ) -> tf.Tensor:
         """Dequantises uint8 images, and takes float images as they are; their range is checked."""
         return self.dequantization(self._in_range(x), training=training, draw=draw)
+
+    def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
+        """Says where float images are pixels: all values are k / (levels - 1) or k / levels."""
+        x = first_rows()
+        if x.dtype.kind != "f":
+            return None
+        for steps in (self.levels - 1, self.levels):
+            error = 4 * steps * np.finfo(x.dtype).eps
+            if len(x) and np.all(np.abs(x * steps - np.rint(x * steps)) <= error):
+                return (
+                    f"all values of these float images are multiples of 1 / {steps}: such pixels "
+                    "have no density, and bits/dim that mean nothing; pass uint8 images, "
+                    f'np.rint(x * {steps}).astype("uint8"), to which the model adds noise'
+                )
+        return None
 
     def log_prob(
         self, x: TensorLike, labels: TensorLike | None = None, samples: int = 1

@@ -1,7 +1,7 @@
 """Real NVP for vectors: masked couplings with dense conditioners."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -29,9 +29,13 @@ from tfnvp.layers import (
 )
 from tfnvp.masks import ChannelHalves
 from tfnvp.models.flow_model import FlowModel
+from tfnvp.models.training_data import weights_of_rows
 from tfnvp.types import TensorLike
 
 tfb, tfd = tfp.bijectors, tfp.distributions
+
+#: What is so many times larger or smaller than one is far from it.
+_FAR = 10
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -182,17 +186,44 @@ class VectorRealNVP(FlowModel):
             batches = map(keras.utils.unpack_x_y_sample_weight, data)
         else:
             batches = [(data, None, sample_weight)]
-        columns = Columns(
-            ((self.check_data(x), weights) for x, _, weights in batches), self.variable_dtype
-        )
+
+        def checked(x: TensorLike, _: Any, weights: TensorLike | None) -> tuple:
+            x = self.check_data(x)
+            return x, None if weights is None else weights_of_rows(weights, x, "float64")
+
+        columns = Columns((checked(*batch) for batch in batches), self.variable_dtype)
         steps = columns.steps if steps is None else np.asarray(steps, "float64")
         self.rounding.set_steps(steps)
         self.standardizer.take(columns.mean, columns.variance + steps**2 / 12)
 
+    def check_kind(self, x: Any) -> None:
+        """Refuses data, or its `tf.TensorSpec`, of a wrong dtype or shape; integers are numbers."""
+        dtype = getattr(x, "dtype", None)
+        if dtype is not None and dtype.is_integer:
+            x = tf.TensorSpec(x.shape, self.variable_dtype)
+        super().check_kind(x)
+
     def check_data(self, x: TensorLike) -> tf.Tensor:
-        """Makes a tensor of a batch, also of integers, and refuses one of a wrong shape."""
-        x = tf.convert_to_tensor(x)
-        return super().check_data(tf.cast(x, self.variable_dtype) if x.dtype.is_integer else x)
+        """Makes a float tensor of a batch, and refuses one of a wrong dtype or shape."""
+        x = super().check_data(x)
+        return tf.cast(x, self.variable_dtype) if x.dtype.is_integer else x
+
+    def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
+        """Says where the model was not adapted to vectors of a scale far from one."""
+        adapted = np.any(self.standardizer.mean) or np.any(np.not_equal(self.standardizer.scale, 1))
+        if adapted or len(x := first_rows()) < 2:
+            return None
+        size = np.sqrt(np.mean(np.square(x, dtype="float64"), axis=0))
+        spread = np.std(x, axis=0, dtype="float64")
+        # A dimension that happens not to vary in some rows tells nothing of its scale.
+        far = np.flatnonzero((size > _FAR) | ((spread > 0) & (spread < 1 / _FAR)))
+        if not len(far):
+            return None
+        return (
+            f"dimension {far[0]} of the data has values about {size[far[0]]:.2g} that vary by "
+            f"{spread[far[0]]:.2g}, far from one, where the flow starts: call model.adapt(x) "
+            "before training"
+        )
 
     def continuous(self, x: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         """Gives the vectors in the flow's dtype, once they are found finite."""

@@ -1,9 +1,11 @@
 """The export of models as SavedModels for TF Serving."""
 
+import contextlib
 import json
 import os
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ def export_saved_model(
     image_size: ImageSize = None,
     bfloat16_weights: bool = False,
     card: Mapping[str, Any] | None = None,
+    max_pixels: int | None = None,
 ) -> Path:
     """Writes a model as a new version of a SavedModel that TF Serving can load and batch.
 
@@ -61,6 +64,8 @@ def export_saved_model(
         bfloat16_weights: whether kernels are stored in bfloat16, for half the size; arithmetic
             stays the same.
         card: facts about the model, a dictionary such as `tfnvp.presets.card(name)`.
+        max_pixels: the pixels (height times width) of the largest image that is answered for where
+            `image_size` is "any"; None for 4 megapixels.
 
     Returns:
         The new version's directory.
@@ -76,7 +81,7 @@ def export_saved_model(
         >>> tfnvp.export_saved_model(model, tempfile.mkdtemp(), signatures=["log_prob"]).name
         '1'
     """
-    served = signatures_of(model, image_size, bfloat16_weights)
+    served = signatures_of(model, image_size, bfloat16_weights, max_pixels)
     names = list(served.inputs) if signatures is None else list(signatures)
     for name in names:
         check_choice("signature", name, list(served.inputs))
@@ -86,11 +91,12 @@ def export_saved_model(
     directory.mkdir(parents=True, exist_ok=True)
     version = _next_version(directory)
     target = directory / str(version)
-    with atomic_file.writing(target) as written:
+    with _plain_io_errors(directory), atomic_file.writing(target) as written:
         written.mkdir()
         # Of the model only the variables are kept, since the functions use no Keras object.
         module = tf.Module()
         module.weights = served.weights
+        module.latent_mean = served.latent_mean
         functions = {name: served.concrete(name) for name in names}
         inputs = {name: served.inputs[name] for name in names}
         if "log_prob" in names:
@@ -117,10 +123,21 @@ def export_saved_model(
     return target
 
 
+@contextlib.contextmanager
+def _plain_io_errors(directory: Path) -> Iterator[None]:
+    """Turns what TensorFlow says of a disk that it cannot write to into an OSError."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(f"cannot write to {directory}: {error.message}") from error
+
+
 def _next_version(directory: Path) -> int:
     """The number after the largest of the versions, those included that are being written."""
-    versions = [*directory.iterdir(), *directory.glob(".writing-*/*")]
-    return 1 + max((int(path.name) for path in versions if path.name.isdigit()), default=0)
+    names = [path.name for path in (*directory.iterdir(), *directory.glob(".writing-*/*"))]
+    # These are the names that TF Serving takes for versions: Python knows many more digits.
+    versions = [int(name) for name in names if re.fullmatch("[0-9]{1,18}", name)]
+    return 1 + max(versions, default=0)
 
 
 def _described(inputs: Mapping[str, tf.TensorSpec]) -> dict[str, str]:

@@ -20,6 +20,16 @@ def require(condition: tf.Tensor, message: str, value: tf.Tensor, *data: tf.Tens
         return tf.identity(value)
 
 
+def up_to_pixels(name: str, most: int, size: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """Passes a value on, as `require` does, unless images of a size have too many pixels.
+
+    The size is int32 [2], and may be broken: negative, or as large as that.
+    """
+    height, width = tf.unstack(tf.cast(size, tf.int64))
+    fits = (height >= 0) & (width >= 0) & (height * width <= most)
+    return require(fits, f"{name} must be images of up to {most} pixels, got", value, size)
+
+
 def rows(name: str, shape: Sequence[int | None], dtype: tf.DType) -> tf.TensorSpec:
     """The spec of an input that has rows of a shape, as many as come."""
     return tf.TensorSpec([None, *shape], dtype, name=name)

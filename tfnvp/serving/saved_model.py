@@ -7,18 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfnvp.checks import plain_errors
+from tfnvp.checks import one_line, plain_errors
+from tfnvp.seeds import stateless_seed
 from tfnvp.types import TensorLike
+
+tfd = tfp.distributions
 
 
 class SavedModel:
     """An exported model, as far as its signatures go: for the command line.
 
     Scores, samples and latents are the model's own; images come as its levels, so that a
-    reconstruction is exact and a sample is rounded. A seed draws other samples than with the
-    `.keras` file, because each served row has a seed of its own.
+    reconstruction is exact and a sample is rounded. A seed and a temperature draw the samples that
+    they draw with the `.keras` file.
 
     A conditional model takes `labels` in each method: one for each row or one for all, and None
     for p(x).
@@ -33,7 +37,8 @@ class SavedModel:
         levels: how many values a pixel takes; 1 for vectors.
 
     Raises:
-        ValueError: if the directory holds no SavedModel that tfnvp exported.
+        ValueError: if the directory holds no SavedModel that tfnvp exported, or one that is damaged
+            or not whole.
 
     Example:
         >>> import tempfile
@@ -47,9 +52,14 @@ class SavedModel:
         self.path = Path(path)
         if not (self.path / "saved_model.pb").is_file():
             raise ValueError(f"no SavedModel in {path}: name the version's directory, as NAME/1")
-        self._module = tf.saved_model.load(str(path))
-        # The file is read too: the functions take any shape, since they check for themselves.
-        saved = saved_model_pb2.SavedModel.FromString((self.path / "saved_model.pb").read_bytes())
+        try:
+            self._module = tf.saved_model.load(str(path))
+            # The file is read too: the functions take any shape, since they check for themselves.
+            content = (self.path / "saved_model.pb").read_bytes()
+            saved = saved_model_pb2.SavedModel.FromString(content)
+        except Exception as error:  # TensorFlow has many types, for each file that may be damaged.
+            message = f"the SavedModel in {path} cannot be loaded: {one_line(error)}"
+            raise ValueError(message) from error
         inputs = saved.meta_graphs[0].signature_def["log_prob"].inputs
         self.data = "vectors" if "vectors" in inputs else "images"
         self._label = inputs.get("label")
@@ -85,9 +95,16 @@ class SavedModel:
         self, n: int, labels: TensorLike | None = None, temperature: float = 1.0, seed: int = 0
     ) -> tf.Tensor:
         """Images [n, H, W, C] in [0, 1], the middles of their levels, or vectors [n, D]."""
-        seeds = np.random.SeedSequence(seed).generate_state(n, np.uint64).astype(np.int64)
-        temperatures = tf.fill([n], tf.constant(temperature, tf.float32))
-        return self._from_outputs(self._run("sample", labels, seed=seeds, temperature=temperatures))
+        latent_mean = getattr(self._module, "latent_mean", None)
+        if latent_mean is None:
+            raise ValueError(f"{self.path} is an export of an earlier tfnvp: export it again")
+        with plain_errors():
+            mean = latent_mean(self._labels(labels, n)) if self.conditional else latent_mean()
+        # It is drawn as the model draws it, in the model's precision.
+        zeros = tf.zeros(self.event_shape, mean.dtype)
+        base = tfd.Independent(tfd.Normal(zeros, tf.ones([], mean.dtype)), len(self.event_shape))
+        noise = base.sample(n, seed=stateless_seed(seed))
+        return self.decode(mean + tf.cast(temperature, mean.dtype) * noise, labels)
 
     def encode(self, x: TensorLike, labels: TensorLike | None = None) -> tf.Tensor:
         """Latents of data: images, uint8 or in [0, 1], or vectors."""

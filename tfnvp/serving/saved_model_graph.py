@@ -8,7 +8,7 @@ from tensorflow.core.framework import function_pb2, types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 # The error about a file that such an operation cannot decode has the operation's name in it.
-_NAMED_IN_ERRORS = ("DecodeImage", "ExtractJpegShape")
+_NAMED_IN_ERRORS = ("DecodePng", "DecodeJpeg", "ExtractJpegShape")
 
 
 def finish(directory: Path, inputs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> None:

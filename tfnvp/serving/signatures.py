@@ -10,27 +10,40 @@ import tensorflow as tf
 
 from tfnvp import metrics
 from tfnvp.bijectors import inverse_and_log_det
+from tfnvp.checks import check_positive_int
 from tfnvp.models import ImageRealNVP, VectorRealNVP
 from tfnvp.serving.image_bytes import decode_files
-from tfnvp.serving.inputs import checked, number_of_rows, require, rows
+from tfnvp.serving.inputs import checked, number_of_rows, require, rows, up_to_pixels
 
 Model = ImageRealNVP | VectorRealNVP
 ImageSize = tuple[int, int] | str | None
 Label = tf.Tensor | None
 Tensors = dict[str, tf.Tensor]
 
+_MOST_PIXELS = 4_000_000  # An image of any size has no more, unless the caller says otherwise.
+
 
 def signatures_of(
-    model: Model, image_size: ImageSize = None, bfloat16_weights: bool = False
+    model: Model,
+    image_size: ImageSize = None,
+    bfloat16_weights: bool = False,
+    max_pixels: int | None = None,
 ) -> "Signatures":
     """The signatures of a model; the arguments are those of `export_saved_model`.
 
     Raises:
         TypeError: if the model is neither.
-        ValueError: for a size that the model's scales do not divide, or a size of vectors.
+        ValueError: for a size that the model's scales do not divide, a size of vectors, or a limit
+            where the size is fixed.
     """
+    check_positive_int("max_pixels", max_pixels, optional=True)
+    if max_pixels is not None and image_size != "any":
+        raise ValueError(
+            f"max_pixels is of image_size='any', got {max_pixels} and image_size={image_size!r}"
+        )
     if isinstance(model, ImageRealNVP):
-        return ImageSignatures(model, bfloat16_weights, image_size)
+        limit = max_pixels or _MOST_PIXELS
+        return ImageSignatures(model, bfloat16_weights, image_size, limit)
     if isinstance(model, VectorRealNVP):
         if image_size is not None:
             raise ValueError(f"image_size is of images, this model is of vectors, got {image_size}")
@@ -80,6 +93,9 @@ class Signatures:
             self._label = {"label": rows("label", [model.context_size], tf.float32)}
         for inputs in self.inputs.values():
             inputs |= self._label
+        # It is no signature, for it has no rows without labels: `SavedModel` draws by it.
+        label = list(self._label.values())
+        self.latent_mean = tf.function(lambda y=None: self._base_mean(y), input_signature=label)
         # Two signatures need each of these: a function of its own is in the graph only once.
         self._scores = tf.function(self._scores)
         self._forward = tf.function(self._forward)
@@ -168,7 +184,7 @@ class Signatures:
     def _base_mean(self, label: Label) -> tf.Tensor:
         """The mean of the latents' distribution, to be broadcast over their rows."""
         if self._model.base_mean is None:
-            return tf.zeros([])
+            return tf.zeros([], self._model.variable_dtype)
         with self._weights_as_stored():
             return self._model.distribution_for(labels=label).distribution.mean()
 
@@ -204,7 +220,9 @@ class ImageSignatures(Signatures):
     data = "images"
     data_dtype = tf.uint8
 
-    def __init__(self, model: ImageRealNVP, bfloat16_weights: bool, image_size: ImageSize) -> None:
+    def __init__(
+        self, model: ImageRealNVP, bfloat16_weights: bool, image_size: ImageSize, max_pixels: int
+    ) -> None:
         height, width, channels = model.image_shape
         if image_size == "any":
             height = width = None
@@ -216,10 +234,13 @@ class ImageSignatures(Signatures):
             height, width = image_size
             model.checked_image_shape((height, width, channels))
         super().__init__(model, bfloat16_weights, [height, width, channels])
+        self._max_pixels = max_pixels
         self.units = {
             "images": f"uint8, 0..{model.levels - 1}; PNG and JPEG files 0..255",
             "bits_per_dim": "-log_prob / (D log 2) + log2(levels)",
         }
+        if height is None:
+            self.units["image_size"] = f"any of up to {max_pixels} pixels"
         if channels in (1, 3, 4):
             example = np.zeros(self._sample_shape(), np.uint8)
             self._example_file = tf.io.encode_png(example).numpy()
@@ -228,29 +249,30 @@ class ImageSignatures(Signatures):
 
     def score_encoded(self, image_bytes: tf.Tensor, label: Label = None) -> Tensors:
         """The signature `score_encoded`: `log_prob` and `bits_per_dim` [B] of files [B]."""
-        images = decode_files(image_bytes, self._shape)
-        images = self._divisible("image_bytes", images)
+        images = decode_files(image_bytes, self._shape, self._max_pixels)
+        images = self._of_a_size("image_bytes", images)
         levels = tf.cast(images, tf.int32) * self._model.levels // 256
         return self._scores(tf.cast(levels, tf.uint8), label)
 
     def decode(self, latents: tf.Tensor, label: Label = None) -> Tensors:
-        """The signature `decode`, of latents whose size the scales divide."""
-        return super().decode(self._divisible("latents", latents), label)
+        """The signature `decode`, of latents of a size that can be."""
+        return super().decode(self._of_a_size("latents", latents), label)
 
     def _checked_data(self, images: tf.Tensor) -> tf.Tensor:
         top = self._model.levels - 1
-        images = self._divisible("images", images)
+        images = self._of_a_size("images", images)
         if top == 255:
             return images
         message = f"images must have values 0..{top}, got up to"
         return require(images <= top, message, images, tf.reduce_max(tf.cast(images, tf.int32)))
 
-    def _divisible(self, name: str, images: tf.Tensor) -> tf.Tensor:
-        """Images of any size, unless it is one that the scales do not divide."""
+    def _of_a_size(self, name: str, images: tf.Tensor) -> tf.Tensor:
+        """Images of any size, unless it is too large or one that the scales do not divide."""
         if self._shape[0] is not None:
             return images
         divisor = 2 ** (self._model.num_scales - 1)
         size = tf.shape(images)[1:3]
+        images = up_to_pixels(name, self._max_pixels, size, images)
         message = f"{name} must have a height and width that {divisor} divides, got"
         return require((size > 0) & (size % divisor == 0), message, images, size)
 

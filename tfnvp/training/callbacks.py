@@ -1,8 +1,10 @@
 """Keras callbacks of a training: they keep states and the best weights, and end it in time."""
 
 import csv
+import datetime
 import math
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,38 @@ class Checkpoint(keras.callbacks.Callback):
     def _sum(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
         values = strategy.run(tf.identity, [value])
         return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+
+
+class Log(keras.callbacks.Callback):
+    """Prints a line every half minute: for output that goes to a file, where a bar would not.
+
+    A line has the step, the mean loss of the epoch so far, images a second since the line before,
+    and the time that is left at that speed.
+
+    `steps` is how many the training takes in all.
+    """
+
+    _SECONDS = 30.0
+
+    def __init__(self, steps: int, batch_size: int) -> None:
+        super().__init__()
+        self.steps, self.batch_size = steps, batch_size
+        self._last = None  # the time and the step of the line before
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Prints a line, where it is due."""
+        now, step = time.monotonic(), steps_taken(self.model)
+        if self._last is None:  # TensorFlow has traced the step, which says nothing of the speed.
+            self._last = now, step
+        seconds, steps = now - self._last[0], step - self._last[1]
+        if not steps or seconds < self._SECONDS:
+            return
+        loss = float(keras.ops.convert_to_numpy(logs["loss"]))
+        speed = f"{steps * self.batch_size / seconds:,.0f} images/s"
+        left = datetime.timedelta(seconds=round((self.steps - step) * seconds / steps))
+        of = f"step {step:,} of {self.steps:,}"
+        print(f"{of}: loss {loss:.4f}, {speed}, {left} left", flush=True)
+        self._last = now, step
 
 
 class Diverged(Exception):

@@ -8,9 +8,14 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
+import tensorflow as tf
 import typer
 
+from tfnvp.checks import one_line
 from tfnvp.training import Terminated, WorkerGone, hardware, recipes, run
+
+# A disk or a memory that is full is TensorFlow's `ResourceExhaustedError`, or Python's own.
+_ENDINGS = (ValueError, OSError, MemoryError, tf.errors.ResourceExhaustedError)
 
 app = typer.Typer(add_completion=False)
 
@@ -22,9 +27,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="peak of the schedule")] = None,
     run_dir: Annotated[Path | None, typer.Option(help="[default: runs/RECIPE/TIMESTAMP]")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="of weights, order and noise [default: 0]")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="of weights, order, noise [default: 0]")] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -65,9 +68,7 @@ def train(
             help="of the recipe folder: a directory of PNG and JPEG files; of table: a CSV file"
         ),
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=1, help="of the recipe folder: height and width")
-    ] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="of the recipe folder")] = None,
 ) -> None:
     """Trains RECIPE on its data set, evaluates it and exports a SavedModel.
 
@@ -100,8 +101,8 @@ def train(
         training |= given
         training |= {name: asked[name] for name in ("resume", "strategy", "checkpoint_every")}
         run.train(chosen, run.Settings(recipe, run_dir, export_to=export_to, **training))
-    except (ValueError, OSError, Terminated, WorkerGone) as error:
-        print(f"train: {error}", file=sys.stderr, flush=True)
+    except (*_ENDINGS, Terminated, WorkerGone) as error:
+        print(f"train: {one_line(error)}", file=sys.stderr, flush=True)
         if isinstance(error, WorkerGone):
             # The process ends at once: TensorFlow would wait for the other workers.
             os._exit(1)
@@ -131,4 +132,6 @@ def main(prog_name: str) -> None:
     """Runs the command by itself, which its help calls `prog_name`."""
     # A warning is for the user, who did not write the line that it came from.
     warnings.formatwarning = lambda message, *_: f"train: {message}\n"
+    # Pillow looks into EXIF data for more than the orientation, and does not say of which file.
+    warnings.filterwarnings("ignore", "Corrupt EXIF data", module="PIL")
     app(prog_name=prog_name)

@@ -12,12 +12,14 @@ import tensorflow as tf
 
 from tfnvp.callbacks import Watch
 from tfnvp.training import WorkerGone
-from tfnvp.training.callbacks import Checkpoint, Diverged, Record, StopWhereItDiverges
+from tfnvp.training.callbacks import Checkpoint, Diverged, Log, Record, StopWhereItDiverges
 from tfnvp.training.checkpoints import Checkpoints, save_model, steps_taken
 from tfnvp.training.recipes import Recipe
 
 if TYPE_CHECKING:
     from tfnvp.training.run import Settings
+
+_NOTHING, _BAR, _LINES = 0, 1, 2  # Keras' numbers for what `fit` prints; a line is of an epoch.
 
 
 class Training:
@@ -41,7 +43,7 @@ class Training:
         self.recipe, self.settings, self.directory = recipe, settings, directory
         self.steps_per_epoch = len(self._batches(range(1)))
         self._limit = settings.limit_steps or math.inf
-        steps = min(settings.epochs * self.steps_per_epoch, self._limit)
+        steps = self._steps = min(settings.epochs * self.steps_per_epoch, self._limit)
         # A limit is counted between executions, and an epoch is a whole number of them.
         whole = 1 if settings.limit_steps else self.steps_per_epoch
         limit = settings.limit_steps or -1  # a data set of which -1 batches are taken is whole
@@ -96,7 +98,9 @@ class Training:
     def _callbacks(self, pictures: dict[str, Callable]) -> list[keras.callbacks.Callback]:
         settings, logs = self.settings, self.directory / "logs"
         every, steps = max(1, settings.epochs // 10), settings.checkpoint_every
+        log = [] if self._verbosity() != _LINES else [Log(self._steps, settings.batch_size)]
         return [
+            *log,
             StopWhereItDiverges(),
             Record(self.directory, self.rows),
             keras.callbacks.TensorBoard(str(logs), write_graph=False),
@@ -111,9 +115,6 @@ class Training:
 
     def _fit(self, epochs: range, callbacks: list[keras.callbacks.Callback], skip: int = 0) -> None:
         """Trains for some epochs; the first has done its first `skip` steps before."""
-        verbose = 1 if sys.stdout.isatty() else 2
-        if self.directory != self.settings.run_dir:
-            verbose = 0  # the chief alone reports
         try:
             self.model.fit(
                 self._batches(epochs, flip=self.recipe.flip).skip(skip),
@@ -122,7 +123,7 @@ class Training:
                 epochs=epochs.stop,
                 steps_per_epoch=self.steps_per_epoch - skip,
                 callbacks=callbacks,
-                verbose=verbose,
+                verbose=self._verbosity(),
                 shuffle=False,  # the data set is shuffled already
             )
         except Diverged as error:
@@ -132,6 +133,12 @@ class Training:
                 raise
             gone = "another worker is gone: start all of them again with --resume"
             raise WorkerGone(f"{gone} ({str(error).splitlines()[0]})") from error
+
+    def _verbosity(self) -> int:
+        """How much Keras prints: the chief alone reports, with a bar where somebody looks on."""
+        if self.directory != self.settings.run_dir:
+            return _NOTHING
+        return _BAR if sys.stdout.isatty() else _LINES
 
     def _diverged(self, error: Diverged) -> str:
         """Saves the last good weights, and says in a line what happened and where they are."""

@@ -66,6 +66,8 @@ def train(recipe: Recipe, settings: Settings) -> dict[str, float] | None:
     Raises:
         ValueError: for settings or data that cannot be used, in which case no run directory is
             left, and for a training that diverges.
+        OSError: if something cannot be written. Where it is the export, the run is whole but for
+            that.
         tfnvp.training.Terminated: at SIGTERM, when the state is saved.
         tfnvp.training.WorkerGone: if another worker ends.
     """
@@ -82,6 +84,8 @@ def train(recipe: Recipe, settings: Settings) -> dict[str, float] | None:
         return None
     run_dir = settings.run_dir
     _check_run_dir(run_dir, settings.resume)
+    if settings.export_to is not None:
+        _check_export_to(settings.export_to)
     fresh = not run_dir.exists()
     try:
         pictures = recipe.pictures()
@@ -137,6 +141,19 @@ def _check_run_dir(run_dir: Path, resume: bool) -> None:
         raise ValueError(f"--run-dir {run_dir} is not empty: {remedy}")
 
 
+def _check_export_to(directory: Path) -> None:
+    """Refuses what no directory can be made of, before a training and not after it."""
+    place = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ValueError(f"--export-to must be a directory, and {place} is a file")
+    try:
+        # Permissions do not tell all: some directories take no file from anybody.
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=place):
+            pass
+    except OSError as error:
+        raise ValueError(f"--export-to {directory} cannot be written: {error}") from error
+
+
 def _finish(training: Training, pictures: dict[str, Callable], started: float) -> dict[str, float]:
     """Evaluates the best model, draws, exports and prints the figures."""
     recipe, settings, run_dir = training.recipe, training.settings, training.settings.run_dir
@@ -162,10 +179,21 @@ def _finish(training: Training, pictures: dict[str, Callable], started: float) -
     figures["seconds"] = time.time() - started
     figures["images_seen"] = epochs * images["train"] + steps * settings.batch_size
     card = _card(training, model, images, figures)
-    exported = settings.export_to and export_saved_model(model, settings.export_to, card=card)
+    # The export comes last, for a disk may be full, and the figures took the time.
     _write_json(run_dir / "card.json", card)
-    _print_table(figures, recipe.report(model), run_dir, exported)
+    _print_table(figures, recipe.report(model), run_dir)
+    export = settings.export_to is not None
+    _print_row("SavedModel", _exported(model, settings, card) if export else "not exported")
     return figures
+
+
+def _exported(model: FlowModel, settings: Settings, card: dict[str, Any]) -> Path:
+    try:
+        return export_saved_model(model, settings.export_to, card=card)
+    except OSError as error:
+        path = settings.run_dir / "model.keras"
+        remedy = f"tfnvp export {path} --to {settings.export_to}"
+        raise OSError(f"not exported ({error}); all else is whole, go on with {remedy}") from error
 
 
 def _accuracy(model: FlowModel, batches: tf.data.Dataset) -> float:
@@ -220,9 +248,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         written.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
-def _print_table(
-    figures: dict[str, float], report: dict[str, str], run_dir: Path, exported: Path | None
-) -> None:
+def _print_table(figures: dict[str, float], report: dict[str, str], run_dir: Path) -> None:
     rows = {f"{split} bits/dim": f"{figures[split]:.3f}" for split in SPLITS}
     if "accuracy" in figures:
         rows["test accuracy"] = f"{figures['accuracy']:.3f}"
@@ -230,8 +256,11 @@ def _print_table(
         "seconds": f"{figures['seconds']:.0f}",
         "images seen": f"{figures['images_seen']:,}",
         "run directory": run_dir,
-        "SavedModel": exported or "not exported",
     }
     print()
     for name, value in rows.items():
-        print(f"{name:<20} {value}")
+        _print_row(name, value)
+
+
+def _print_row(name: str, value: object) -> None:
+    print(f"{name:<20} {value}", flush=True)

@@ -1,0 +1,155 @@
+"""After a change of layers nothing answers from what was traced before."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfnvp
+
+SHAPES = {"images": (4, 4, 1), "vectors": (3,)}
+Y = np.array([0, 1, 1, 0])
+
+
+def _make(kind, randomize, **options):
+    options = {"num_classes": 2, **options}
+    if kind == "images":
+        model = tfnvp.ImageRealNVP((4, 4, 1), 1, 4, 1, **options)
+    else:
+        model = tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=(8,), **options)
+    randomize(model)
+    model.compile(optimizer=tfnvp.optimizers.Adam(1e-2))
+    return model, np.random.default_rng(0).uniform(0.1, 0.9, (4, *SHAPES[kind])).astype("float32")
+
+
+def _dense(model):
+    """The dense layers that take part: those that are built."""
+    layers = [layer for one in model._flow_layers for layer in one._flatten_layers()]
+    return [layer for layer in layers if isinstance(layer, keras.layers.Dense) and layer.built]
+
+
+def _answers(model, x):
+    """By every function that is compiled and kept; bits/dim of each row, then the rest."""
+    bits = model.bits_per_dim(x, labels=Y)
+    return {
+        "log_prob": bits,
+        "evaluate": model.evaluate(x, Y, verbose=0, return_dict=True)["bits_per_dim"],
+        "predict": model.bits(model.predict(_pairs(x), verbose=0)),
+        "encode": model.encode(x, labels=Y),
+        "sample": model.sample(4, labels=Y, seed=0),
+        "classify": model.classify(x),
+    }
+
+
+def _pairs(x):
+    return tf.data.Dataset.from_tensors((x, Y))
+
+
+def _expected(model, x):
+    """By TFP, eagerly, where nothing is kept."""
+    flow = model.distribution_for(labels=Y)
+    bits = model.bits(flow.log_prob(x))
+    z = flow.distribution.sample(seed=tf.constant([0, 0]))
+    by_class = tf.stack([model.distribution_for(labels=y).log_prob(x) for y in (0, 1)], axis=1)
+    expected = {"log_prob": bits, "evaluate": np.mean(bits), "predict": bits}
+    expected |= {"encode": flow.bijector.inverse(x), "classify": tf.nn.softmax(by_class)}
+    assert z.shape == x.shape
+    return expected
+
+
+def _lora(model):
+    for i, layer in enumerate(_dense(model)):
+        layer.enable_lora(1 + i % 2, lora_alpha=1.0 + i)
+        layer.lora_kernel_b.assign(np.full(layer.lora_kernel_b.shape, 0.3))
+
+
+def _one_lora(model):
+    """Of layers that share a trace, one alone."""
+    layer = _dense(model)[0]
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(np.full(layer.lora_kernel_b.shape, 0.3))
+
+
+def _policy(model):
+    """From bfloat16 to float32, in which eager code and graphs agree."""
+    for layer in model._flow_layers:
+        for inner in layer._flatten_layers():
+            if isinstance(inner, keras.layers.Dense) or "conv" in inner.name:
+                inner.dtype_policy = "float32"
+
+
+def _weights(model):
+    model.set_weights([w * 0.9 if w.dtype.kind == "f" else w for w in model.get_weights()])
+
+
+def _quantized(model):
+    """Layers one by one, which the model itself refuses."""
+    for layer in _dense(model):
+        layer.quantize("int8")
+
+
+CHANGES = {change.__name__: change for change in (_lora, _one_lora, _policy, _weights, _quantized)}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_every_function_follows(kind, change, randomize, refuses):
+    policy = "mixed_bfloat16" if change == "_policy" else "float32"
+    model, x = _make(kind, randomize, dtype=policy)
+    before = _answers(model, x)
+    CHANGES[change](model)
+    expected, full = _expected(model, x), change in ("_lora", "_one_lora", "_weights")
+    if change == "_quantized":
+        match = "conditioners that are not quantized, or they are not inverse"
+        refuses(model.encode, x, labels=Y, match=match)
+        refuses(model.decode, x, labels=Y, match=match)
+        model.encode = lambda x, labels: expected["encode"]
+    after = _answers(model, x)
+    for name, value in expected.items():
+        if name != "encode" or full:
+            np.testing.assert_allclose(after[name], value, rtol=2e-3, atol=2e-3, err_msg=name)
+    for name in ("log_prob", "evaluate", "predict", "sample", "classify"):
+        assert np.max(np.abs(after[name] - before[name])) > 1e-6, name
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_training_goes_on_with_lora_once_compiled_again(kind, randomize, refuses):
+    model, x = _make(kind, randomize)
+    model.fit(_pairs(x), verbose=0, shuffle=False)
+    _lora(model)
+    refuses(
+        model.fit, _pairs(x), verbose=0, shuffle=False,
+        match="must be compiled again, for it has got trainable variables .*lora_kernel",
+    )  # fmt: skip
+    model.compile(optimizer=tfnvp.optimizers.Adam(1e-2))
+    before = [np.array(layer.lora_kernel_a) for layer in _dense(model)]
+    losses = model.fit(_pairs(x), epochs=5, verbose=0, shuffle=False).history["loss"]
+    assert losses[-1] < losses[0]
+    after = [np.array(layer.lora_kernel_a) for layer in _dense(model)]
+    assert not any(map(np.array_equal, before, after))
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_what_is_frozen_after_a_training_stays(kind, randomize):
+    """Without another compilation."""
+    model, x = _make(kind, randomize)
+    model.fit(_pairs(x), verbose=0, shuffle=False)
+    layer = _dense(model)[0]
+    layer.trainable = False
+    before, other = np.array(layer.kernel), np.array(_dense(model)[-1].kernel)
+    model.fit(_pairs(x), verbose=0, shuffle=False)
+    np.testing.assert_array_equal(layer.kernel, before)
+    assert np.any(np.array(_dense(model)[-1].kernel) != other)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_quantization_is_refused(kind, randomize, refuses):
+    """And leaves the model as it was."""
+    model, x = _make(kind, randomize)
+    before = model.log_prob(x, labels=Y)
+    for arguments in (("int8",), ("float8",)):
+        refuses(model.quantize, *arguments, match=f"quantize is refused: .*mode='{arguments[0]}'")
+    np.testing.assert_array_equal(model.log_prob(x, labels=Y), before)
+    np.testing.assert_allclose(
+        model.decode(model.encode(x, labels=Y), labels=Y), x, rtol=1e-3, atol=1e-3
+    )

@@ -1,0 +1,207 @@
+"""The data that `fit` and `evaluate` are given: rows, labels and weights of rows."""
+
+import functools
+import inspect
+import numbers
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfnvp.checks import assert_all
+from tfnvp.types import TensorLike
+
+if TYPE_CHECKING:
+    from tfnvp.models.training_steps import TrainingSteps
+
+_ROWS_LOOKED_AT = 64
+
+
+def accepted(
+    model: "TrainingSteps", method: Callable, args: tuple, kwargs: dict[str, Any]
+) -> inspect.BoundArguments:
+    """Gives the arguments of a Keras method, `fit` or the like, so that Keras uses all of them.
+
+    Raises:
+        ValueError: for labels or class weights that the model has no use for, or a data set of a
+            wrong dtype or shape.
+    """
+    bound = inspect.signature(method).bind(model, *args, **kwargs)
+    given = bound.arguments
+    if given.get("x") is None or given.get("kwargs"):  # an evaluation within `fit`
+        return bound
+    names = [name for name in ("x", "y", "sample_weight") if name in bound.signature.parameters]
+    class_weight = given.pop("class_weight", None)
+    parts = _accepted(model, *(given.get(name) for name in names), class_weight=class_weight)
+    given |= dict(zip(names, parts, strict=False))
+    validation = given.get("validation_data")
+    if isinstance(validation, tuple | list):
+        validation = keras.utils.unpack_x_y_sample_weight(validation)
+        given["validation_data"] = _accepted(model, *validation)
+    elif validation is not None:
+        given["validation_data"] = _accepted(model, validation)[0]
+    return bound
+
+
+def _accepted(
+    model: "TrainingSteps",
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    class_weight: dict[int, float] | None = None,
+) -> tuple[Any, Any, Any]:
+    if isinstance(x, tf.data.Dataset):
+        # Some data sets know nothing of their shapes before; what these are is checked in the step.
+        kind = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+        model.check_kind(kind)
+        _voice_doubt(model, x, kind)
+        if class_weight is not None:
+            x = x.map(_by_class(model, class_weight))
+        return x, y, sample_weight
+    model.check_kind(x if isinstance(x, Mapping) else _kind(x))
+    if has_labels(y) and model.condition.encoding is None:
+        raise ValueError(
+            "y must be None, for the model is not conditional: it learns p(x); make it with "
+            "num_classes or context_size to learn p(x | y)"
+        )
+    if class_weight is not None:
+        add = _by_class(model, class_weight)
+        x, y, sample_weight = add(x, y, sample_weight)
+    _voice_doubt(model, x, _kind(x))
+    if sample_weight is not None and hasattr(x, "shape"):
+        sample_weight = np.asarray(sample_weight)
+        # Keras forgets the weights of rows that come without labels.
+        y = np.zeros([len(x), 0], "float32") if y is None else y
+    return x, y, sample_weight
+
+
+def _kind(x: Any) -> tf.TensorSpec:
+    """Gives shape and dtype of an array; of what is none, all that is known: a float."""
+    if isinstance(x, np.ndarray | tf.Tensor):
+        return tf.TensorSpec(x.shape, tf.as_dtype(x.dtype))
+    return tf.TensorSpec(getattr(x, "shape", None), tf.float32)
+
+
+def _voice_doubt(model: "TrainingSteps", x: Any, kind: tf.TensorSpec) -> None:
+    """Warns once of data of which the model would give figures that say nothing."""
+    if not model.voiced_doubt:
+        doubt = model.doubt(functools.partial(_first_rows, x, kind.dtype))
+        if doubt:
+            model.voiced_doubt = True
+            warnings.warn(doubt, stacklevel=6)
+
+
+def _first_rows(x: Any, dtype: tf.DType) -> np.ndarray:
+    """Gives some finite rows of data; none of what cannot be looked at without being used up."""
+    batch = None
+    if isinstance(x, tf.data.Dataset):
+        batch = next(iter(x.take(1)), None)
+    elif hasattr(x, "shape"):
+        batch = x
+    if batch is None or not (dtype.is_integer or dtype in (tf.float32, tf.float64)):
+        return np.zeros([0], "float32")
+    rows = np.asarray(keras.utils.unpack_x_y_sample_weight(batch)[0][:_ROWS_LOOKED_AT])
+    rows = rows.astype(dtype.as_numpy_dtype)
+    return rows[np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))]
+
+
+def _by_class(model: "TrainingSteps", class_weight: dict[int, float]) -> Callable:
+    """Makes what adds the weights of classes, 1 where none is given, to rows with labels."""
+    classes = model.condition.num_classes
+    if not classes:
+        raise ValueError(
+            "class_weight must be None, for the model has no classes: make it with num_classes, or "
+            "pass sample_weight"
+        )
+    table = np.ones(classes)
+    for label, weight in dict(class_weight).items():
+        known = isinstance(label, numbers.Integral) and 0 <= label < classes
+        if not known or not 0 <= weight < np.inf:
+            raise ValueError(
+                f"class_weight must map classes 0..{classes - 1} to finite numbers of 0 or more, "
+                f"got {label!r}: {weight!r}"
+            )
+        table[label] = weight
+
+    @tf.autograph.experimental.do_not_convert
+    def add(*data: Any) -> tuple[Any, Any, tf.Tensor]:
+        x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if not has_labels(labels):
+            raise ValueError("class_weight needs labels: pass y, or a data set of (x, y)")
+        if weights is not None:
+            raise ValueError(
+                "class_weight and sample_weight exclude each other: multiply them into "
+                "sample_weight"
+            )
+        # Labels of no class are found, or are -1 for p(x), later.
+        place = tf.cast(tf.convert_to_tensor(labels), tf.int64)
+        weights = tf.gather(tf.constant(table, model.variable_dtype), place % classes)
+        return x, labels, tf.where((place >= 0) & (place < classes), weights, 1)
+
+    return add
+
+
+def has_labels(labels: Any) -> bool:
+    """Tells whether labels, or their specification, are more than nothing."""
+    if labels is None or getattr(labels, "value_type", None) is type(None):
+        return False
+    if isinstance(labels, tuple):
+        return bool(labels)
+    # Keras forgets the weights of rows without labels: labels of size 0 go with them.
+    shape = tf.TensorShape(getattr(labels, "shape", None))
+    return shape.rank != 2 or shape[1] != 0
+
+
+def weights_of_rows(weights: TensorLike, x: tf.Tensor, dtype: str) -> tf.Tensor:
+    """Makes a tensor [B] of the weights of x's rows, which are checked.
+
+    Args:
+        weights: 0 or more, B of any dtype of numbers; bools say which rows count.
+        x: [B, ...].
+        dtype: of the result.
+
+    Raises:
+        ValueError: for weights of another number, or negative, infinite or NaN.
+    """
+    weights = tf.convert_to_tensor(weights)
+    if weights.dtype == tf.string:
+        raise ValueError("sample_weight must be one number for each row, got strings")
+    weights = tf.cast(tf.reshape(weights, [-1]), dtype)
+    found, rows = tf.size(weights), tf.shape(x)[0]
+    message = "sample_weight must be one number for each row, got weights and rows"
+    checks = [assert_all(found == rows, message, found, rows)]
+    # We do not ask for `weights < 0`, since NaN would pass.
+    usable = (weights >= 0) & (weights < weights.dtype.max)
+    wrong = tf.concat([tf.boolean_mask(weights, ~usable), [0]], 0)[0]
+    message = "sample_weight must be finite and 0 or more, got"
+    checks.append(assert_all(usable, message, wrong))
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tf.identity(weights)
+
+
+def without_weightless(weights: tf.Tensor, *tensors: tf.Tensor | None) -> list[tf.Tensor | None]:
+    """Puts a row that counts in the place of every row of weight 0, whatever that holds.
+
+    What is left out may be NaN, or of no class, and zero times its log-density would be NaN. Where
+    no row counts, all are zeros.
+
+    Args:
+        weights: [B], checked.
+        *tensors: [B, ...], or None, which stays.
+    """
+    counts, last = weights > 0, tf.size(weights) - 1
+    rows = tf.range(last + 1)
+    # We do not ask for the largest of no weights, which TensorFlow refuses.
+    index = tf.where(counts, rows, tf.reduce_min(tf.where(counts, rows, last)))
+    any_counts = tf.reduce_any(counts)
+
+    def replaced(x: tf.Tensor | None) -> tf.Tensor | None:
+        if x is None:
+            return None
+        rows = tf.gather(x, index)
+        return tf.where(any_counts, rows, tf.zeros_like(rows))
+
+    return [replaced(x) for x in tensors]
