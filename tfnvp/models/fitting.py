@@ -8,7 +8,7 @@ from tfnvp.models.flow_model import FlowModel
 from tfnvp.models.vector_real_nvp import VectorRealNVP
 from tfnvp.optimizers import Adam
 
-# Figures that hold for all tables; docs/vectors.md says what each is worth.
+# One choice serves all tables; docs/vectors.md has what comes of it.
 _BATCH = 256
 _LEARNING_RATE = 2e-3
 _CHECKS = 30  # How often a training looks at the held-out rows.

@@ -48,7 +48,7 @@ class VectorRealNVP(FlowModel):
     Latents are [D], standard normal at best. A single dimension has nothing to couple: given a
     context, couplings scale and shift it by that, a curve before each; without one it is one curve.
     See `FlowModel` for training, `log_prob` (nats), `bits_per_dim` (-log2 p(x) / D), `sample`,
-    `encode` and `decode`; docs/vectors.md tells what each part is worth. Source: Real NVP (arXiv
+    `encode` and `decode`; docs/vectors.md goes through the parts. Source: Real NVP (arXiv
     1605.08803), sections 3.2 to 3.5; Glow (arXiv 1807.03039) for the matrices.
 
     It starts as the identity but for the order of dimensions, so that standardised data is all the
