@@ -51,7 +51,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         >>> import sklearn.datasets
         >>> from tfnvp.sklearn import FlowDensity
         >>> x = sklearn.datasets.load_wine().data
-        >>> density = FlowDensity(random_state=0).fit(x)
+        >>> density = FlowDensity(num_couplings=2, random_state=0).fit(x)
         >>> density.score_samples(x).shape
         (178,)
     """

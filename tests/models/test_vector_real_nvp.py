@@ -205,11 +205,12 @@ def test_a_gradient_reaches_every_weight(model):
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
 def test_saved_whole_it_scores_the_same_to_the_bit(tmp_path, randomize, dtype):
     model = randomize(tfnvp.VectorRealNVP(5, **SIZES, dtype=dtype))
-    model.adapt(_data())
+    model.adapt(_data(), steps=np.arange(5))
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
     assert isinstance(again, tfnvp.VectorRealNVP)
     assert again.get_config() == model.get_config()
+    np.testing.assert_array_equal(again.rounding.step, np.arange(5))
     np.testing.assert_array_equal(again.standardizer.mean, model.standardizer.mean)
     np.testing.assert_array_equal(again.standardizer.scale, model.standardizer.scale)
     np.testing.assert_array_equal(again.log_prob(_data()), model.log_prob(_data()))

@@ -45,7 +45,8 @@ def fit_in_time(
     Example:
         >>> import sklearn.datasets, tfnvp
         >>> x = sklearn.datasets.load_wine().data
-        >>> held_out, steps = tfnvp.models.fit_in_time(tfnvp.VectorRealNVP(13), x, steps=20)
+        >>> model = tfnvp.VectorRealNVP(13, num_couplings=2)
+        >>> held_out, steps = tfnvp.models.fit_in_time(model, x, steps=20)
         >>> len(held_out)
         17
     """
