@@ -45,7 +45,8 @@ def read(
 
 def _read_vectors(path: Path, size: int) -> np.ndarray:
     """Reads vectors [N, size], or one [size], from a .csv, .npy or one-array .npz file."""
-    check_choice(f"suffix of {path}:", path.suffix.lower(), (".csv", ".npy", ".npz"))
+    if path.suffix.lower() not in (".csv", ".npy", ".npz"):
+        raise ValueError(f"vectors are read from .csv, .npy and .npz files, got {path}")
     x = read_csv(path)[1] if path.suffix.lower() == ".csv" else _read_array(path)
     if x.shape[-1:] != (size,) or x.ndim > 2:
         raise ValueError(f"{path} must hold vectors [N, {size}], got {x.shape}")

@@ -17,7 +17,7 @@ class Standardizer(UncastLayer):
 
     `tfnvp.bijectors.Standardization` applies them. They are neither trained nor touched by
     training. This is not Keras' Normalization: that uses copies of its statistics, which compiled
-    functions keep as constants, and lets a constant dimension pass.
+    functions keep as constants.
 
     Args:
         **kwargs: further arguments of `keras.layers.Layer`.
