@@ -58,10 +58,10 @@ def test_bad_arguments_are_named():
 
 
 @pytest.mark.parametrize("size", [1, None])
-def test_a_single_channel_cannot_be_halved(size):
+def test_of_a_single_channel_nothing_changes_given_itself(size):
     @tf.function(input_signature=[tf.TensorSpec([2, size])])
     def split(x):
-        return ChannelHalves(0, event_ndims=1).split(x)
+        return ChannelHalves(1, event_ndims=1).split(x)
 
     with pytest.raises(ValueError, match=rf"size 2 or more, got shape \(2, {size}\)"):
         split.get_concrete_function()

@@ -85,9 +85,12 @@ class ChannelHalves(Partition):
         self.event_ndims = event_ndims
 
     def split(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Merge]:
-        """Cuts the last axis in two; raises a ValueError if it is unknown or less than 2."""
+        """Cuts the last axis in two; raises a ValueError if it is unknown or nothing would change.
+
+        Of an axis of size 1 nothing stays for parity 0: a conditioner sees a context alone.
+        """
         size = x.shape[-1]
-        if size is None or size < 2:
+        if size is None or size < 1 + self.parity:
             raise ValueError(
                 f"channel halves need a last axis of known size 2 or more, got shape {x.shape}"
             )
