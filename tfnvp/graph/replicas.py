@@ -122,7 +122,7 @@ class Inside:
 
 
 class Replica(NamedTuple):
-    """What runs a function: the replica of a shared step, if it is one, and its rows' weights."""
+    """The runner of a function: the replica of a shared step, if it is one, and its rows' weights."""
 
     inside: Inside | None = None
     row_weights: tf.Tensor | None = None
