@@ -135,8 +135,10 @@ def eagerly():
 def test_every_recipe_runs(name, tmp_path, folder, tfds_directory, monkeypatch, capsys):
     """A whole run, on the few images of a TFDS directory written for the tests."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
-    options = {"data": folder, "image_size": 8} if name == "folder" else {}
-    recipe = tiny(name, **options)
+    table = tmp_path / "table.csv"
+    table.write_text("a,b\n" + "".join(f"{i % 7},{i / 3}\n" for i in range(40)))
+    of_options = {"folder": {"data": folder, "image_size": 8}, "table": {"data": table}}
+    recipe = tiny(name, **of_options.get(name, {}))
     figures = tfnvp.training.run.train(
         recipe, settings(tmp_path, name, batch_size=3, limit_steps=1, mixed_precision=True)
     )

@@ -122,7 +122,7 @@ class Inside:
 
 
 class Replica(NamedTuple):
-    """The runner of a function: the replica of a shared step, if it is one, and its rows' weights."""
+    """The runner of a function: the replica of a shared step, if it is one, and rows' weights."""
 
     inside: Inside | None = None
     row_weights: tf.Tensor | None = None

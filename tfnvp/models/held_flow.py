@@ -115,7 +115,7 @@ class HeldFlow(TrainingSteps):
             ValueError: for what was made of a `keras.Variable`, of which TFP takes the value alone.
         """
         for module in (flow, *flow.submodules):
-            for name, value in getattr(module, "parameters", {}).items():
+            for name, value in (getattr(module, "parameters", None) or {}).items():
                 if isinstance(value, keras.Variable):
                     raise ValueError(
                         f"{name} of {module.name} must not be a keras.Variable, of which TFP takes "
