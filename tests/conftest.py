@@ -6,8 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
-import tfnvp
+from helpers.few_couplings import FewCouplings
 
 
 def _random_weight(variable, random):
@@ -97,11 +96,11 @@ def identities():
 
 @pytest.fixture(scope="session")
 def tiny_model(randomize):
-    """tiny_model(**overrides): an ImageRealNVP of four couplings, with random weights."""
+    """tiny_model(**overrides): an ImageRealNVP of few couplings, with random weights."""
 
     def make(image_shape=(4, 4, 1), seed=0, **overrides):
         sizes = {"num_scales": 1, "filters": 4, "residual_blocks": 1, "levels": 16}
-        model = tfnvp.ImageRealNVP(image_shape, **{**sizes, **overrides})
+        model = FewCouplings(image_shape, **{**sizes, **overrides})
         return randomize(model, seed=seed)
 
     return make

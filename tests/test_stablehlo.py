@@ -73,7 +73,7 @@ def test_jax_trains_images(tmp_path, tiny_model):
         assert trained[weight.path].shape == weight.shape
     # Running averages too.
     batches = [value[-1] for name, value in trained.items() if name.endswith("/averages")]
-    assert len(batches) == 20 and all(6 < value < 10 for value in batches)
+    assert len(batches) == 10 and all(6 < value < 10 for value in batches)
 
 
 def test_jax_trains_as_fit_does(tmp_path, randomize):

@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.few_couplings import FewCouplings
 
 import tfnvp
 
 MODELS = {
-    "images": lambda: tfnvp.ImageRealNVP((4, 4, 1), 1, filters=4, residual_blocks=1),
-    "images, mixing": lambda: tfnvp.ImageRealNVP(
-        (4, 4, 2), 1, filters=4, residual_blocks=1, mixing=True
-    ),
-    "images of classes": lambda: tfnvp.ImageRealNVP(
+    "images": lambda: FewCouplings((4, 4, 1), 1, filters=4, residual_blocks=1),
+    "images, mixing": lambda: FewCouplings((4, 4, 2), 1, filters=4, residual_blocks=1, mixing=True),
+    "images of classes": lambda: FewCouplings(
         (4, 4, 1), 1, filters=4, residual_blocks=1, num_classes=3, label_dropout=0.1
     ),
     "vectors": lambda: tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=[4]),
@@ -73,7 +72,7 @@ def test_forward_over_reverse_is_reverse_over_reverse(case, way):
 def test_second_derivatives_are_the_slopes_of_the_first(randomize):
     """By finite differences, in float64, and in float32 the same."""
     sizes = {"num_scales": 1, "filters": 4, "residual_blocks": 1}
-    models = [randomize(tfnvp.ImageRealNVP((4, 4, 1), **sizes, dtype=d)) for d in ("float64", None)]
+    models = [randomize(FewCouplings((4, 4, 1), **sizes, dtype=d)) for d in ("float64", None)]
     random = np.random.default_rng(0)
     x, v = random.uniform(0.2, 0.8, (2, 4, 4, 1)), random.normal(size=(2, 4, 4, 1))
     first = tf.function(gradient(models[0].distribution.log_prob))

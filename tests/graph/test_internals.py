@@ -95,8 +95,9 @@ def test_tensorflows_gradient_of_a_fused_batch_norm_has_wrong_derivatives_in_a_f
         return tf.compat.v1.nn.fused_batch_norm(y, one, one, one, one, is_training=False)[0]
 
     with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
-        y = tf.function(lambda x: norm(x) * 1.0)(x)
-    assert np.abs(accumulator.jvp(y) - 3.0 * v).max() > 0.1
+        y = norm(x)
+    found = accumulator.jvp(y)
+    assert found is None or np.abs(found - 3.0 * v).max() > 0.1
 
 
 def test_slots_of_an_optimizer_are_found():

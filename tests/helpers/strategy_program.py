@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfnvp
+from helpers.few_couplings import FewCouplings
 
 random = np.random.RandomState(0)
 # 17 rows in batches of 8: the last batch, of 1, leaves all replicas but one without rows.
@@ -20,7 +21,7 @@ weights[8:14] = 0
 
 
 def image(dtype, **options):
-    return tfnvp.ImageRealNVP((4, 4, 1), 1, 4, 1, dtype=dtype, **options)
+    return FewCouplings((4, 4, 1), 1, 4, 1, dtype=dtype, **options)
 
 
 def fit(model, data, scope, dtype="float64", epochs=7, adam=tfnvp.optimizers.Adam):

@@ -114,7 +114,7 @@ def test_a_gradient_reaches_the_weights_of_every_label(case):
     # A row for each class and one for "no label": the columns that the contexts multiply.
     trained = [v for v in model.trainable_variables if "context" in v.path or "hidden0" in v.path]
     kernels = [v.value for v in trained if "kernel" in v.path]
-    assert len(kernels) == (8 if x.ndim == 4 else 2)
+    assert len(kernels) == (4 if x.ndim == 4 else 2)
     # Over all conditioners, for in one all features that a row reaches may be rectified to zero.
     rows = [
         np.any(gradient[-CLASSES - 1 :] != 0, axis=1) for gradient in tape.gradient(loss, kernels)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from helpers.few_couplings import FewCouplings
 
 import tfnvp
 from tfnvp.bijectors import AffineCoupling
@@ -28,9 +29,9 @@ def _own_flow():
 
 
 MODELS = {
-    "images": lambda: tfnvp.ImageRealNVP((4, 4, 1), 2, filters=4, residual_blocks=1),
-    "mixing": lambda: tfnvp.ImageRealNVP((4, 4, 2), 1, filters=4, residual_blocks=1, mixing=True),
-    "images of classes": lambda: tfnvp.ImageRealNVP(
+    "images": lambda: FewCouplings((4, 4, 1), 2, filters=4, residual_blocks=1),
+    "mixing": lambda: FewCouplings((4, 4, 2), 1, filters=4, residual_blocks=1, mixing=True),
+    "images of classes": lambda: FewCouplings(
         (4, 4, 1), 1, filters=4, residual_blocks=1, num_classes=3, conditional_base=True
     ),
     "vectors": lambda: tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=[4]),

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.few_couplings import FewCouplings
 
 import tfnvp
 
@@ -15,7 +16,7 @@ LABELS = np.arange(6) % 3
 
 def _images(**options):
     sizes = {"num_scales": 1, "filters": 4, "residual_blocks": 1, "levels": 16}
-    return tfnvp.ImageRealNVP((4, 4, 1), **sizes, **options)
+    return FewCouplings((4, 4, 1), **sizes, **options)
 
 
 def _vectors(size=3, **options):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.few_couplings import FewCouplings
 
 import tfnvp
 
@@ -15,7 +16,7 @@ SHAPES = {"images": (4, 4, 1), "vectors": (3,)}
 
 def _model(kind, **options):
     if kind == "images":
-        model = tfnvp.ImageRealNVP((4, 4, 1), 1, 4, 1, **options)
+        model = FewCouplings((4, 4, 1), 1, 4, 1, **options)
     else:
         model = tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=(8,), **options)
     model.compile(optimizer=keras.optimizers.SGD(0.0))

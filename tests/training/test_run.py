@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.few_couplings import FewCouplingsRecipe
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,15 +21,13 @@ from tfnvp.training.callbacks import Log
 from tfnvp.training.command import app
 from tfnvp.training.run import Settings
 
-TINY = {"filters": 4, "residual_blocks": 1, "num_scales": 1}
-
 
 def tiny(name, **options):
     """A recipe with a model that trains in seconds."""
     recipe = recipes.get(name, **options)
     if name == "moons":
         return dataclasses.replace(recipe, overrides={"num_couplings": 2, "hidden_units": (4,)})
-    return dataclasses.replace(recipe, overrides=recipe.overrides | TINY)
+    return FewCouplingsRecipe.of(recipe)
 
 
 def settings(tmp_path, name="digits", **options):
@@ -181,7 +180,7 @@ def test_every_architecture_takes_two_steps_at_reduced_size(name, tfds_directory
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
     keras.utils.set_random_seed(0)
     recipe = recipes.get(name)
-    model = tfnvp.ImageRealNVP.from_preset(recipe.preset, filters=2, residual_blocks=1)
+    model = dataclasses.replace(recipe, overrides={"filters": 2, "residual_blocks": 1}).model()
     model.compile(optimizer=recipe.optimizer(2, recipe.learning_rate))
     images = recipe.load("train", 3, flip=recipe.flip)
     before = [variable.numpy() for variable in model.trainable_variables]
@@ -274,9 +273,9 @@ def test_the_command_line_is_recorded_as_it_was_typed(arguments, command, monkey
 
 @pytest.mark.usefixtures("eagerly")
 def test_a_run_that_cannot_train_leaves_no_directory(tmp_path):
-    broken = dataclasses.replace(
-        tiny("digits"), overrides=TINY | {"levels": 5}
-    )  # the digits have 17 levels
+    recipe = recipes.get("digits")
+    overrides = {"levels": 5}  # the digits have 17 levels
+    broken = FewCouplingsRecipe.of(dataclasses.replace(recipe, overrides=overrides))
     with pytest.raises(ValueError, match=r"values 0\.\.4"):
         tfnvp.training.run.train(broken, settings(tmp_path))
     assert list(tmp_path.iterdir()) == []

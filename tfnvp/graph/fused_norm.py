@@ -57,67 +57,11 @@ def fused_training(
     Returns:
         A tensor of x's shape and dtype, and the batch's mean [C] and variance [C].
     """
-
-    @tf.custom_gradient
-    def normalised(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple:
-        results = tf.raw_ops.FusedBatchNormV3(
-            x=x, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon, is_training=True
-        )
-
-        def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tuple:
-            # A function of the gradient can see tensors of this one, but not of the one before.
-            kept = map(tf.identity, (x, scale, *results[3:]))
-            return _training_gradient(upstream, *kept, epsilon=epsilon)
-
-        return tuple(results[:3]), gradient
-
-    y, mean, variance = normalised(x, scale, offset)
+    y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        x, scale, offset, epsilon=epsilon, is_training=True
+    )
     # The kernel divides by the batch's variance and returns N / (N - 1) times it.
     return y, mean, variance * (1 - 1 / _count(x, variance.dtype))
-
-
-def _training_gradient(
-    upstream: tf.Tensor, x: tf.Tensor, scale: tf.Tensor, *reserved: tf.Tensor, epsilon: float
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Gives the gradient of `fused_training` by x, scale and offset.
-
-    The kernel gives it, and arithmetic that is spelt out its own derivatives: see `fused`.
-    """
-
-    @tf.custom_gradient
-    def by_the_kernel(upstream: tf.Tensor, x: tf.Tensor, scale: tf.Tensor) -> tuple:
-        given = tf.raw_ops.FusedBatchNormGradV3(
-            y_backprop=upstream,
-            x=x,
-            scale=scale,
-            reserve_space_1=reserved[0],
-            reserve_space_2=reserved[1],
-            reserve_space_3=reserved[2],
-            epsilon=epsilon,
-            is_training=True,
-        )
-
-        def gradient(*upstreams: tf.Tensor) -> list[tf.Tensor]:
-            # A tape does not see how a tensor came into a function before it.
-            arguments = [tf.identity(value) for value in (upstream, x, scale)]
-            with tf.GradientTape() as tape:
-                tape.watch(arguments)
-                results = spelt_out(*arguments)
-            return tape.gradient(results, arguments, output_gradients=list(upstreams))
-
-        return tuple(given[:3]), gradient
-
-    def spelt_out(upstream: tf.Tensor, x: tf.Tensor, scale: tf.Tensor) -> list[tf.Tensor]:
-        full = scale.dtype
-        mean, variance = tf.nn.moments(tf.cast(x, full), axes=[0, 1, 2])
-        inverse_std = tf.math.rsqrt(variance + epsilon)
-        normalised, dy = (tf.cast(x, full) - mean) * inverse_std, tf.cast(upstream, full)
-        to_offset = tf.reduce_sum(dy, axis=[0, 1, 2])
-        to_scale = tf.reduce_sum(dy * normalised, axis=[0, 1, 2])
-        through = (to_offset + normalised * to_scale) / _count(x, full)
-        return [tf.cast(scale * inverse_std * (dy - through), x.dtype), to_scale, to_offset]
-
-    return by_the_kernel(upstream, x, scale)
 
 
 def kernel_moments(x: tf.Tensor, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

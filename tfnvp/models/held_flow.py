@@ -105,8 +105,9 @@ class HeldFlow(TrainingSteps):
         self._functions = CompiledFunctions(layers)
         self._flow = flow
         if not self.trainable:
-            # Keras passes it on to the layers that are there when it is set.
-            self.trainable = False
+            # Keras passes it on to the layers that were there when it was set.
+            for layer in self.layers:
+                layer.trainable = False
 
     def _hand_over_layers(self, flow: tfd.TransformedDistribution) -> None:
         """Lets the base distribution hold the model's own layers of whose variables it is made.
