@@ -14,8 +14,8 @@ class Columns:
     """Statistics of the columns of a table that comes in batches.
 
     Args:
-        batches: an iterable of pairs, an array [B, D] and the rows' weights [B], 0 or
-            more, or None.
+        batches: an iterable of arrays [B, D], or of pairs of one and the weights of its rows, [B],
+            0 or more, or None.
         dtype: the float dtype in which the values are seen.
 
     Attributes:
@@ -32,17 +32,20 @@ class Columns:
         >>> import numpy as np
         >>> from tfnvp.columns import Columns
         >>> ages = np.array([[31.0], [31.0], [29.0], [29.0], [30.0], [30.0]])
-        >>> Columns([(ages, None)], "float32").steps.tolist()
+        >>> Columns([ages], "float32").steps.tolist()
         [1.0]
     """
 
-    def __init__(self, batches: Iterable[tuple[TensorLike, TensorLike | None]], dtype: str) -> None:
+    def __init__(
+        self, batches: Iterable[TensorLike | tuple[TensorLike, TensorLike | None]], dtype: str
+    ) -> None:
         seen, kept, self.rows, self.mean, squares = 0, 0, 0.0, 0.0, 0.0
         values: list[np.ndarray | None] = []
-        for batch, weights in batches:
+        for batch in batches:
+            x, weights = batch if isinstance(batch, tuple) else (batch, None)
             # We sum up the values that the flow sees, in float64.
             with np.errstate(over="ignore"):
-                x = np.asarray(batch).astype(dtype).astype("float64")
+                x = np.asarray(x).astype(dtype).astype("float64")
             weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
             # What does not count may hold anything.
             check_finite(np.where(weights[:, np.newaxis] > 0, x, 0), seen)

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from tfnvp.checks import check_positive_int
 from tfnvp.columns import check_finite
 from tfnvp.models import VectorRealNVP, fit_in_time
 from tfnvp.models.fitting import default_dropout
@@ -101,9 +102,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
             weights = _check_sample_weight(
                 sample_weight, X, dtype="float64", ensure_non_negative=True
             )
+        X, weights = X[weights > 0], weights[weights > 0]
+        # Weights may be small shares, but there are no fewer rows than were seen.
+        weights = weights * max(1.0, len(X) / weights.sum())
         # Equal rows become one, so that weights are what repetitions are.
-        rows, inverse = np.unique(X[weights > 0], axis=0, return_inverse=True)
-        weights = np.bincount(inverse.ravel(), weights[weights > 0])
+        rows, inverse = np.unique(X, axis=0, return_inverse=True)
+        weights = np.bincount(inverse.ravel(), weights)
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
         dropout = default_dropout(len(rows)) if self.dropout is None else self.dropout
@@ -158,13 +162,14 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
 
         Args:
             X: [N, D].
-            draws: how many values of the training rows stand in for each.
+            draws: how many values of the training rows stand in for each, 1 or more.
 
         Returns:
             [N, D], nats; about 0 or less where a value is usual given the rest of its row.
         """
         check_is_fitted(self)
         X = self._checked(X)
+        check_positive_int("draws", draws)
         draws = min(draws, len(self.background_))
         result = np.empty(X.shape)
         for j in range(X.shape[1]):
@@ -178,16 +183,19 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         """Draws rows [n_samples, D] from the density, float64.
 
         Args:
-            n_samples: how many.
+            n_samples: how many, 1 or more.
             random_state: an integer, a `RandomState` or None.
         """
         check_is_fitted(self)
+        check_positive_int("n_samples", n_samples)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         return self.model_.sample(n_samples, seed=seed).numpy().astype("float64")
 
     def _checked(self, X: ArrayLike, reset: bool = False) -> np.ndarray:
         X = validate_data(self, X, dtype="float64", ensure_all_finite=False, reset=reset)
-        check_finite(X, names=getattr(self, "feature_names_in_", None))
+        with np.errstate(over="ignore"):
+            seen = X.astype("float32")
+        check_finite(seen, names=getattr(self, "feature_names_in_", None))
         return X
 
     def _scores(self, X: np.ndarray) -> np.ndarray:

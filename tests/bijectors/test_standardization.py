@@ -17,7 +17,7 @@ def _data(rows=100):
 @pytest.fixture
 def adapted():
     standardizer = Standardizer(dtype="float64")
-    standardizer.adapt([(_data(), None)])
+    standardizer.adapt([_data()])
     return Standardization(standardizer)
 
 
@@ -39,7 +39,7 @@ def test_data_comes_out_with_mean_zero_and_variance_one(adapted):
 def test_batches_of_any_sizes_give_the_statistics_of_the_whole():
     x = _data()
     standardizer = Standardizer(dtype="float64")
-    standardizer.adapt((part, None) for part in (x[:1], x[1:1], x[1:70], x[70:]))
+    standardizer.adapt(iter([x[:1], x[1:1], x[1:70], x[70:]]))
     np.testing.assert_allclose(standardizer.mean, x.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(standardizer.scale, x.std(axis=0), rtol=1e-12)
 
@@ -47,7 +47,7 @@ def test_batches_of_any_sizes_give_the_statistics_of_the_whole():
 def test_a_large_mean_does_not_drown_the_scale():
     x = np.random.default_rng(0).normal(1e6, 1, (1000, 1)).astype("float32")
     standardizer = Standardizer()
-    standardizer.adapt((part, None) for part in np.split(x, 10))
+    standardizer.adapt(np.split(x, 10))
     np.testing.assert_allclose(standardizer.scale, x.astype("float64").std(axis=0), rtol=1e-6)
 
 
@@ -55,7 +55,7 @@ def test_new_data_takes_the_place_of_the_old(adapted):
     """Also where TFP has kept what the old came to."""
     x, new = tf.constant(_data()), 2 * _data() + 5
     before = adapted.inverse(x), adapted.inverse_log_det_jacobian(x, 1)
-    adapted.standardizer.adapt([(new, None)])
+    adapted.standardizer.adapt([new])
     del before
     np.testing.assert_allclose(adapted.inverse(x), (x - new.mean(axis=0)) / new.std(axis=0))
     log_det = adapted.inverse_log_det_jacobian(x, 1)
@@ -73,14 +73,14 @@ def test_weights_are_repetitions():
     x, weights = _data(), np.arange(100) % 4
     weighted, repeated = Standardizer(dtype="float64"), Standardizer(dtype="float64")
     weighted.adapt([(x[:30], weights[:30]), (x[30:], weights[30:])])
-    repeated.adapt([(np.repeat(x, weights, axis=0), None)])
+    repeated.adapt([np.repeat(x, weights, axis=0)])
     np.testing.assert_allclose(weighted.mean, repeated.mean, rtol=1e-12)
     np.testing.assert_allclose(weighted.scale, repeated.scale, rtol=1e-12)
 
 
 def test_a_constant_dimension_keeps_its_scale():
     standardizer = Standardizer()
-    standardizer.adapt([(_data() * [1, 0, 1], None)])
+    standardizer.adapt([_data() * [1, 0, 1]])
     assert float(standardizer.scale[1]) == 1
 
 
@@ -96,17 +96,13 @@ BAD = {
 def test_what_has_no_statistics_is_refused_and_changes_nothing(adapted, refuses, kind):
     batches, match = BAD[kind]
     before = [np.array(v) for v in adapted.variables]
-    refuses(adapted.standardizer.adapt, [(batch, None) for batch in batches], match=match)
+    refuses(adapted.standardizer.adapt, batches, match=match)
     for variable, value in zip(adapted.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
 
 def test_overflow_of_the_dtype_is_refused(refuses):
-    refuses(
-        Standardizer(dtype="float32").adapt,
-        [(np.full((2, 1), 1e300), None)],
-        match="must be finite",
-    )
+    refuses(Standardizer(dtype="float32").adapt, [np.full((2, 1), 1e300)], match="must be finite")
 
 
 def test_layer_from_its_configuration_and_weights(adapted, tmp_path):

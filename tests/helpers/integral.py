@@ -5,10 +5,10 @@ import numpy as np
 from tfnvp.bijectors import LogTails
 
 
-def integral(model, points=1601, **labels):
+def integral(model, points=1601, reach=15, **labels):
     """Over the plane, or the line, in steps that grow as the logarithms of the tails do."""
     size = model.event_size
-    axis = np.linspace(-15, 15, points, dtype="float32")
+    axis = np.linspace(-reach, reach, points, dtype="float32")
     grid = np.stack(np.meshgrid(*[axis] * size), axis=-1).reshape(-1, size)
     x, log_det = LogTails().forward_and_log_det(grid)
     scale, mean = np.array(model.standardizer.scale), np.array(model.standardizer.mean)

@@ -163,7 +163,8 @@ def test_one_dimension_given_another_integrates_to_one(randomize):
     """A conditional density of y given x, whose spread depends on x."""
     model = randomize(tfnvp.VectorRealNVP(1, **SIZES, context_size=1))
     for label in (-1.0, 2.0):
-        assert integral(model, 200_001, labels=[label]) == pytest.approx(1, abs=1e-2)
+        # Some of these random weights spread the latents by a factor of ten.
+        assert integral(model, 20_001, reach=60, labels=[label]) == pytest.approx(1, abs=1e-2)
     x = np.linspace(-3, 3, 50, dtype="float32")[:, np.newaxis]
     change = model.log_prob(x, labels=[-1.0]) - model.log_prob(x, labels=[2.0])
     assert np.abs(change).max() > 0.1

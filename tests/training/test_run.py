@@ -25,7 +25,7 @@ from tfnvp.training.run import Settings
 def tiny(name, **options):
     """A recipe with a model that trains in seconds."""
     recipe = recipes.get(name, **options)
-    if name == "moons":
+    if name in ("moons", "table"):
         return dataclasses.replace(recipe, overrides={"num_couplings": 2, "hidden_units": (4,)})
     return FewCouplingsRecipe.of(recipe)
 

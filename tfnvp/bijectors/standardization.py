@@ -23,7 +23,7 @@ class Standardization(FlowBijector):
     Example:
         >>> import numpy as np, tfnvp
         >>> standardization = tfnvp.bijectors.Standardization()
-        >>> standardization.standardizer.adapt([(np.array([[0.0, 5.0], [2.0, 9.0]]), None)])
+        >>> standardization.standardizer.adapt([np.array([[0.0, 5.0], [2.0, 9.0]])])
         >>> standardization.inverse([2.0, 5.0]).numpy().tolist()
         [1.0, -1.0]
     """

@@ -121,7 +121,8 @@ def score(
     shown = np.arange(len(x)) if top is None else np.argsort(log_prob, kind="stable")[:top]
     if table:
         columns, values = read_csv(inputs[0])
-        scored = np.concatenate([values, log_prob[:, np.newaxis]], axis=1)
+        # Of float32 no more digits than these say something.
+        scored = np.column_stack([values, log_prob.astype("float64").round(5)])
         write_csv(to, [*columns, "log_prob"], scored[shown])
         return
     for i in shown:

@@ -25,7 +25,8 @@ def read_csv(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
             header, or a value that is no finite number, naming file, row and column.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        # Excel begins its files with a mark of their encoding, which is no part of a name.
+        with open(path, newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file) if line]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
@@ -51,8 +52,9 @@ def read_csv(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
 
 
 def write_csv(path: str | os.PathLike, names: Sequence[str], table: np.ndarray) -> None:
-    """Writes a table of numbers with its header, whole or not at all; numbers as they print."""
-    with atomic_file.writing(path) as written, written.open("w", newline="") as file:
+    """Writes a table of numbers with its header, whole or not at all; read again it is the same."""
+    options = {"newline": "", "encoding": "utf-8"}
+    with atomic_file.writing(path) as written, written.open("w", **options) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows([f"{value:.10g}" for value in row] for row in table)
+        writer.writerows([repr(value).removesuffix(".0") for value in row] for row in table.tolist())

@@ -37,15 +37,16 @@ class Standardizer(UncastLayer):
     def call(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.scale)
 
-    def adapt(self, batches: Iterable[tuple[TensorLike, TensorLike | None]]) -> None:
+    def adapt(self, batches: Iterable[TensorLike | tuple[TensorLike, TensorLike | None]]) -> None:
         """Takes the mean and the standard deviation of the data, in place of any before.
 
         Args:
-            batches: an iterable of pairs, an array [B, D] and the rows' weights [B], 0 or more,
-                or None.
+            batches: an iterable of arrays [B, D], or of pairs of one and the weights of its rows,
+                [B], 0 or more, or None.
 
         Raises:
-            ValueError: for no rows, NaN or infinity; the statistics stay as they were.
+            ValueError: for no rows, and for NaN or infinity, naming the first by row and column;
+                the statistics stay as they were.
         """
         columns = Columns(batches, self.variable_dtype)
         if not self.built:

@@ -4,9 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnvp.checks import check_positive_int
+from tfnvp.columns import check_finite
 from tfnvp.models.flow_model import FlowModel
+from tfnvp.models.training_data import weights_of_rows
 from tfnvp.models.vector_real_nvp import VectorRealNVP
 from tfnvp.optimizers import Adam
+from tfnvp.types import TensorLike
 
 # One choice serves all tables; docs/vectors.md has what comes of it.
 _BATCH = 256
@@ -19,9 +23,9 @@ _FEWEST_TO_HOLD_OUT = 50
 
 def fit_in_time(
     model: VectorRealNVP,
-    x: np.ndarray,
-    weights: np.ndarray | None = None,
-    random: np.random.RandomState | None = None,
+    x: TensorLike,
+    sample_weight: TensorLike | None = None,
+    random: np.random.RandomState | int | None = None,
     steps: int | None = None,
 ) -> tuple[np.ndarray, int]:
     """Adapts a vector model to rows, and trains it for as long as rows held out get more likely.
@@ -30,17 +34,17 @@ def fit_in_time(
     cosine; the weights that stay are averages along the way, of which the held-out rows choose.
 
     Args:
-        model: a `VectorRealNVP`; it is compiled anew.
-        x: [N, D].
-        weights: of the rows, [N], above 0; None for equal ones.
-        random: of batches and held-out rows; None draws afresh.
+        model: a `VectorRealNVP` without labels; it is compiled anew.
+        x: [N, D], of floats or integers.
+        sample_weight: the weights of the rows, [N], 0 or more; None for equal ones.
+        random: of batches and held-out rows, or its seed; None draws afresh.
         steps: the most steps of training; None chooses them by the number of rows.
 
     Returns:
         The indices of the rows held out, or of all where none are; and the steps taken.
 
     Raises:
-        ValueError: for data that `adapt` refuses.
+        ValueError: for data or weights that `adapt` refuses, and a model of p(x | y).
 
     Example:
         >>> import sklearn.datasets, tfnvp
@@ -50,14 +54,21 @@ def fit_in_time(
         >>> len(held_out)
         17
     """
-    random = np.random.RandomState() if random is None else random
-    x = np.asarray(x)
-    weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
-    order = random.permutation(len(x))
-    held_out = len(x) // 10 if len(x) >= _FEWEST_TO_HOLD_OUT else 0
+    if model.condition.context_shape:
+        raise ValueError("model must be one of p(x), got one of p(x | y): train that by `fit`")
+    check_positive_int("steps", steps, optional=True)
+    if not isinstance(random, np.random.RandomState):
+        random = np.random.RandomState(random)
+    x = tf.cast(model.check_data(x), model.variable_dtype).numpy()
+    weights = np.ones(len(x)) if sample_weight is None else sample_weight
+    weights = weights_of_rows(weights, x, "float64").numpy()
+    # Here, since `adapt` sees the rows in another order.
+    check_finite(np.where(weights[:, np.newaxis] > 0, x, 0))
+    order = random.permutation(np.flatnonzero(weights))
+    held_out = len(order) // 10 if len(order) >= _FEWEST_TO_HOLD_OUT else 0
     validation, training = order[:held_out], order[held_out:]
     model.adapt(x[training], weights[training])
-    steps = default_steps(len(x)) if steps is None else steps
+    steps = default_steps(len(order)) if steps is None else steps
     batch = min(_BATCH, len(training))
     epoch = max(1, steps // _CHECKS)
     epochs = -(-steps // epoch)
@@ -92,7 +103,7 @@ def default_dropout(rows: int) -> float:
 
 def _batches(x: np.ndarray, weights: np.ndarray, size: int, seed: int) -> tf.data.Dataset:
     """Batches of rows without end: each pass in a new order, or rows drawn by their weights."""
-    x = tf.constant(x, "float32")
+    x = tf.constant(x)
     if np.all(weights == weights[0]):
         indices = tf.data.Dataset.range(len(x)).shuffle(len(x), seed).repeat().batch(size)
         return indices.map(lambda i: tf.gather(x, i))
