@@ -126,6 +126,30 @@ def test_names_row_and_column_of_what_is_no_number():
         FlowDensity(**SMALL).fit(frame)
     with pytest.raises(ValueError, match="inf in row 1, column 0"):
         FlowDensity(**SMALL).fit([[0.0, 1.0], [np.inf, 0.0]])
+    with pytest.raises(ValueError, match="got inf in row 1, column 0"):
+        FlowDensity(**SMALL).fit([[0.0, 1.0], [1e300, 0.0]])
+    frame["age"] = ["31", "unknown", "29"]
+    with pytest.raises(ValueError, match="must hold numbers, got 'unknown' in row 1, column 'age'"):
+        FlowDensity(**SMALL).fit(frame)
+
+
+def test_bad_arguments_are_named(fitted):
+    for draws in (0, 2.5):
+        with pytest.raises(
+            ValueError, match=f"draws must be a positive integer, got draws={draws}"
+        ):
+            fitted.explain(_wine(), draws=draws)
+    with pytest.raises(ValueError, match="n_samples must be a positive integer, got n_samples=0"):
+        fitted.sample(0)
+
+
+@pytest.mark.usefixtures("few_steps")
+def test_weights_may_be_shares_of_any_sum():
+    """Integers of which each row is another value's repetition are found all the same."""
+    x = np.arange(200)[:, np.newaxis] % 5
+    for share in (1 / 200, 1.0, 10.0):
+        density = FlowDensity(**SMALL).fit(x, sample_weight=np.full(200, share))
+        assert density.model_.rounding.step.numpy().tolist() == [1.0]
 
 
 def test_one_column_integrates_to_one():

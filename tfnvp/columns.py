@@ -8,6 +8,8 @@ from tfnvp.types import TensorLike
 
 # A column of more values than these is taken for continuous, lest all of a large table is kept.
 _MOST_VALUES = 65_536
+# The share of a column's range that the flow's dtype may round off: more would show in the density.
+_MOST_LOST = 0.01
 
 
 class Columns:
@@ -25,8 +27,8 @@ class Columns:
             ones, 1 of constant ones.
 
     Raises:
-        ValueError: for no rows that count, and for NaN or infinity in these, naming the first by
-            its row and column.
+        ValueError: for no rows that count, for NaN or infinity in these, naming the first by its
+            row and column, and for a column of which the dtype would not tell the values apart.
 
     Example:
         >>> import numpy as np
@@ -40,17 +42,19 @@ class Columns:
         self, batches: Iterable[TensorLike | tuple[TensorLike, TensorLike | None]], dtype: str
     ) -> None:
         seen, kept, self.rows, self.mean, squares = 0, 0, 0.0, 0.0, 0.0
+        rounding, low, high = 0.0, np.inf, -np.inf
         values: list[np.ndarray | None] = []
         for batch in batches:
             x, weights = batch if isinstance(batch, tuple) else (batch, None)
+            given = np.asarray(x, "float64")
             # We sum up the values that the flow sees, in float64.
             with np.errstate(over="ignore"):
-                x = np.asarray(x).astype(dtype).astype("float64")
+                x = given.astype(dtype).astype("float64")
             weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
             # What does not count may hold anything.
             check_finite(np.where(weights[:, np.newaxis] > 0, x, 0), seen)
             seen += len(x)
-            x, weights = x[weights > 0], weights[weights > 0]
+            given, x, weights = (part[weights > 0] for part in (given, x, weights))
             kept += len(x)
             if not len(x):
                 continue
@@ -63,8 +67,22 @@ class Columns:
             squares = squares + weights @ (x - mean) ** 2 + off**2 * before * of_batch / self.rows
             values = values or [np.empty(0)] * x.shape[1]
             values = [_joined(old, new) for old, new in zip(values, x.T, strict=True)]
+            rounding = np.maximum(rounding, np.abs(given - x).max(axis=0))
+            low = np.minimum(low, given.min(axis=0))
+            high = np.maximum(high, given.max(axis=0))
         if not self.rows:
             raise ValueError("data to adapt to must have rows, got none of a weight above 0")
+        spread = high - low
+        # What varies in the last digits of float64 alone is constant.
+        varies = spread > 1e-12 * np.maximum(np.abs(low), np.abs(high))
+        lost = np.flatnonzero(varies & (rounding > _MOST_LOST * spread))
+        if len(lost):
+            j = lost[0]
+            raise ValueError(
+                f"data must vary by more than {dtype} rounds off, got column {j} within "
+                f"{spread[j]:g} from {low[j]:.17g} on, rounded by {rounding[j]:.2g}: subtract its "
+                "mean"
+            )
         self.variance = squares / self.rows
         # Weights may be small shares, but there are no fewer rows than were seen.
         self.steps = np.array([_step(column, max(self.rows, kept)) for column in values])

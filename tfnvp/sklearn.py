@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from tfnvp.checks import check_positive_int
+from tfnvp.checks import check_positive_int, is_number
 from tfnvp.columns import check_finite
 from tfnvp.models import VectorRealNVP, fit_in_time
 from tfnvp.models.fitting import default_dropout
@@ -192,7 +192,11 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         return self.model_.sample(n_samples, seed=seed).numpy().astype("float64")
 
     def _checked(self, X: ArrayLike, reset: bool = False) -> np.ndarray:
-        X = validate_data(self, X, dtype="float64", ensure_all_finite=False, reset=reset)
+        try:
+            X = validate_data(self, X, dtype="float64", ensure_all_finite=False, reset=reset)
+        except ValueError:
+            _name_text(X)
+            raise
         with np.errstate(over="ignore"):
             seen = X.astype("float32")
         check_finite(seen, names=getattr(self, "feature_names_in_", None))
@@ -203,6 +207,23 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         rows = np.resize(X, (-(-len(X) // _BLOCK) * _BLOCK, X.shape[1]))
         scores = [self.model_.log_prob(rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)]
         return np.concatenate(scores).astype("float64")[: len(X)]
+
+
+def _name_text(X: ArrayLike) -> None:
+    """Raises a ValueError that names row and column of the first text of a table that holds some.
+
+    scikit-learn names the text alone.
+    """
+    names, table = getattr(X, "columns", None), np.asarray(X, object)
+    if table.ndim != 2:
+        return
+    for (row, column), value in np.ndenumerate(table):
+        if isinstance(value, str) and not is_number(value):
+            name = column if names is None else repr(str(names[column]))
+            raise ValueError(
+                f"X must hold numbers, got {value!r} in row {row}, column {name}: encode it as "
+                "numbers, or leave the column out"
+            ) from None
 
 
 def _quantile(scores: np.ndarray, weights: np.ndarray, share: float) -> float:

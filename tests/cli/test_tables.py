@@ -1,6 +1,7 @@
 """Tables on the command line: CSV files train and are scored."""
 
 import csv
+import dataclasses
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 import tfnvp
 from tfnvp.cli import app
+from tfnvp.training.recipes import table as table_recipe
 
 NAMES = ["age", "height", "weight"]
 
@@ -17,8 +19,8 @@ def run(*args):
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
-def _write(path, rows, names=NAMES):
-    with open(path, "w", newline="") as file:
+def _write(path, rows, names=NAMES, encoding="utf-8"):
+    with open(path, "w", newline="", encoding=encoding) as file:
         csv.writer(file).writerows([names, *rows])
     return path
 
@@ -43,7 +45,7 @@ def test_scores_are_written_beside_the_rows(saved, table, tmp_path):
     header, *rows = csv.reader((tmp_path / "scores.csv").open())
     assert header == [*NAMES, "log_prob"]
     rows = np.array(rows, float)
-    np.testing.assert_allclose(rows[:, :3], table)
+    np.testing.assert_array_equal(rows[:, :3], table)
     np.testing.assert_allclose(rows[:, 3], model.log_prob(table), rtol=1e-4)
 
 
@@ -58,6 +60,18 @@ def test_the_most_unusual_come_first(saved, table, tmp_path):
     printed = run("score", path, source, "--top", 3).output.splitlines()
     worst = np.argsort(model.log_prob(table))[:3]
     assert [line.split("\t")[0] for line in printed] == [f"{source}/{i}" for i in worst]
+
+
+def test_the_mark_that_excel_puts_before_a_file_is_no_part_of_a_name(saved, table, tmp_path):
+    source = _write(tmp_path / "table.csv", table, encoding="utf-8-sig")
+    assert run("score", saved[1], source, "--to", tmp_path / "scores.csv").exit_code == 0
+    assert (tmp_path / "scores.csv").read_text().startswith("age,height,weight,log_prob\n")
+
+
+def test_rows_without_a_header_are_refused(saved, table, tmp_path):
+    """Or the first of them would be lost."""
+    result = run("score", saved[1], _write(tmp_path / "table.csv", table[1:], names=table[0]))
+    assert "must begin with the columns' names, got numbers" in result.output
 
 
 BAD = {
@@ -81,7 +95,11 @@ def test_a_csv_of_scores_needs_a_csv(saved, table, tmp_path):
     assert "needs one input, a .csv file" in str(result.output) + str(result.exception)
 
 
-def test_a_table_trains_and_its_export_serves_vectors(table, tmp_path):
+def test_a_table_trains_and_its_export_serves_vectors(table, tmp_path, monkeypatch):
+    small, made = {"num_couplings": 2, "hidden_units": (8,)}, table_recipe.recipe
+    monkeypatch.setattr(
+        table_recipe, "recipe", lambda path: dataclasses.replace(made(path), overrides=small)
+    )
     rows = np.repeat(table, 3, axis=0) + np.random.default_rng(1).normal(0, 0.1, (120, 3))
     source = _write(tmp_path / "table.csv", rows)
     args = ["--data", source, "--run-dir", tmp_path / "run", "--export-to", tmp_path / "served"]

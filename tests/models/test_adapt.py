@@ -56,7 +56,13 @@ def _hole():
     return ones
 
 
+def _times():
+    """Seconds since 1970, of one minute: float32 rounds them by 64."""
+    return np.linspace(1.7e9, 1.7e9 + 60, 20)[:, np.newaxis] + np.arange(5)
+
+
 BAD_TO_ADAPT = {
+    "lost digits": (_times(), r"more than float32 rounds off, got column 0 .*: subtract its mean"),
     "shape": (_data(size=4), r"shape \[batch, 5\], got \(20, 4\)"),
     "dtype": (np.full((4, 5), "a"), "float dtype, got dtype string"),
     "nan": (_data() * _hole(), "data must be finite, got NaN in row 3, column 2"),
@@ -116,6 +122,16 @@ def test_training_spreads_rounded_values_over_their_cells_and_scores_do_not():
     again = model.continuous(tf.constant(x), training=True) - x
     assert np.any(again != spread)
     np.testing.assert_array_equal(model.continuous(tf.constant(x)), x)
+
+
+def test_what_varies_by_rounding_alone_is_constant():
+    x = _data().astype("float64")
+    x[:, 1] = 0.1 * 3
+    x[::2, 1] = 0.3
+    assert len(np.unique(x[:, 1])) == 2
+    model = tfnvp.VectorRealNVP(5, **SIZES)
+    model.adapt(x)
+    assert float(model.rounding.step[1]) == 1
 
 
 def test_integers_are_taken_as_numbers(model):

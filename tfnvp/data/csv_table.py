@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfnvp import atomic_file
-from tfnvp.checks import one_line
+from tfnvp.checks import is_number, one_line
 from tfnvp.columns import check_finite
 
 
@@ -21,8 +21,9 @@ def read_csv(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
         The names, and float64 [N, D].
 
     Raises:
-        ValueError: for a file that is no table or has no rows, a row of another length than the
-            header, or a value that is no finite number, naming file, row and column.
+        ValueError: for a file that is no table, or has no header or no rows, a row of another
+            length than the header, or a value that is no finite number, naming file, row and
+            column.
     """
     try:
         # Excel begins its files with a mark of their encoding, which is no part of a name.
@@ -33,6 +34,9 @@ def read_csv(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
     if len(lines) < 2:
         raise ValueError(f"{path} must have a header and rows, got {len(lines)} lines")
     names, *rows = lines
+    # Years and the like are names, too.
+    if all(map(is_number, names)) and not all(name.strip().isdigit() for name in names):
+        raise ValueError(f"{path} must begin with the columns' names, got numbers: {names[0]}, ...")
     table = np.empty((len(rows), len(names)))
     for i, row in enumerate(rows):
         if len(row) != len(names):
@@ -57,4 +61,5 @@ def write_csv(path: str | os.PathLike, names: Sequence[str], table: np.ndarray) 
     with atomic_file.writing(path) as written, written.open("w", **options) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows([repr(value).removesuffix(".0") for value in row] for row in table.tolist())
+        for row in table.tolist():
+            writer.writerow([repr(value).removesuffix(".0") for value in row])

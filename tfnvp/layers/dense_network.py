@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfnvp.checks import check_share
 from tfnvp.configured_layer import ConfiguredLayer
 from tfnvp.layers.bounded_log_scale import BoundedLogScale
 from tfnvp.seeds import fresh_seed, random_bytes
@@ -52,8 +53,7 @@ class DenseNetwork(ConfiguredLayer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got dropout={dropout!r}")
+        check_share("dropout", dropout)
         super().__init__(**kwargs)
         self.channels = channels
         self.hidden_units = list(hidden_units)

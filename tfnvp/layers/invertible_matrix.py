@@ -19,7 +19,7 @@ class InvertibleMatrix(UncastLayer):
     (Kingma and Dhariwal 2018, arXiv 1807.03039), section 3.2, equation 10.
 
     Args:
-        seed: of a random permutation P, an integer of 0 or more; None for none.
+        seed: of a random permutation P, an integer; None for none.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:

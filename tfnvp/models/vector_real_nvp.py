@@ -16,7 +16,7 @@ from tfnvp.bijectors import (
     LogTails,
     Standardization,
 )
-from tfnvp.checks import assert_all, check_positive_int
+from tfnvp.checks import assert_all, check_positive_int, check_share
 from tfnvp.columns import Columns
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
@@ -61,13 +61,13 @@ class VectorRealNVP(FlowModel):
         hidden_units: sizes of the hidden layers of each conditioner.
         dropout: probability with which training leaves out each hidden unit, in [0, 1): for tables
             of few rows.
-        seed: an integer of 0 or more: of the initial weights, the permutations, and what training
-            draws; None draws one.
+        seed: an integer: of the initial weights, the permutations, and what training draws; None
+            draws one.
         **kwargs: further arguments of `FlowModel`: `num_classes`, `context_size`, `label_dropout`,
             `conditional_base`, and those of `keras.Model`, such as `dtype`.
 
     Raises:
-        ValueError: for sizes that do not fit, naming the argument.
+        ValueError: for sizes that do not fit and a dropout not in [0, 1), naming the argument.
 
     Example:
         >>> import sklearn.datasets, tfnvp
@@ -98,10 +98,11 @@ class VectorRealNVP(FlowModel):
             )
         for units in hidden_units:
             check_positive_int("each of hidden_units", units)
+        check_share("dropout", dropout)
         super().__init__(**kwargs)
         self._size = event_size
         self.num_couplings = num_couplings
-        self.hidden_units = tuple(hidden_units)
+        self.hidden_units = tuple(map(int, hidden_units))
         self.dropout = dropout
         # As Keras draws seeds: `keras.utils.set_random_seed` decides it.
         self.seed = random.randint(1, 10**9) if seed is None else seed
