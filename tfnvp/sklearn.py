@@ -204,6 +204,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
         """Computes log p of checked rows, whole blocks of them at a time."""
+        # Of the model's dtype, for which `log_prob` is traced already.
+        X = X.astype(self.model_.variable_dtype)
         rows = np.resize(X, (-(-len(X) // _BLOCK) * _BLOCK, X.shape[1]))
         scores = [self.model_.log_prob(rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)]
         return np.concatenate(scores).astype("float64")[: len(X)]
