@@ -266,7 +266,7 @@ def conditional(randomize, tmp_path_factory):
     """A model of images with classes, a .keras file of it, and a SavedModel."""
     sizes = {"filters": 4, "residual_blocks": 1, "levels": 17}
     options = {"num_classes": 10, "label_dropout": 0.1, "conditional_base": True}
-    flow = randomize(FewCouplings((8, 8, 1), 1, **sizes, **options), seed=0)
+    flow = randomize(tfnvp.ImageRealNVP((8, 8, 1), 1, **sizes, **options), seed=0)
     directory = tmp_path_factory.mktemp("conditional")
     flow.save(directory / "model.keras")
     served = tfnvp.export_saved_model(flow, directory)

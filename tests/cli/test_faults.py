@@ -214,6 +214,27 @@ def test_a_file_that_is_there_is_replaced_by_force_alone(command, saved, vectors
     assert_one_line(run(*args[:-1], tmp_path / "to.NPY" / ".."), "suffix")
 
 
+IDLE = {
+    "score -n": ("score", ["FILE", "-n", 3], "-n is for --dataset"),
+    "score --split": ("score", ["FILE", "--split", "train"], "--split is for --dataset"),
+    "evaluate --split": ("evaluate", ["FILE", "--split", "train"], "--split is for --dataset"),
+    "reconstruct -n": ("reconstruct", ["FILE", "-n", 3, "--to", "TO"], "-n is for --dataset"),
+    "reconstruct --seed": ("reconstruct", ["FILE", "--seed", 3, "--to", "TO"], "--seed is for"),
+    "interpolate --seed": (
+        "interpolate", ["--images", *["FILE"] * 4, "--seed", 3, "--to", "TO"], "--seed is for",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_an_option_that_would_do_nothing_is_refused(name, saved, vectors, tmp_path):
+    command, options, message = IDLE[name]
+    to = tmp_path / "new.npy"
+    filled = [{"FILE": vectors, "TO": to}.get(option, option) for option in options]
+    assert_one_line(run(command, saved, *filled), message)
+    assert not to.exists()
+
+
 def test_where_nothing_can_be_exported_to_is_one_line(saved, tmp_path):
     file = tmp_path / "file"
     file.touch()

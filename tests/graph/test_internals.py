@@ -61,6 +61,25 @@ def test_keras_does_not_tell_a_variable_that_it_was_frozen():
     assert value.trainable
 
 
+def test_tflite_takes_any_values_for_those_of_keras_variables():
+    """The day it finds them, `internals.ListedToConverters` can go."""
+    layer = keras.layers.Dense(1, kernel_initializer="ones", use_bias=False)
+    layer.build((None, 3))
+    function = tf.function(layer).get_concrete_function(tf.TensorSpec([1, 3], tf.float32))
+
+    def operations(held):
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], held)
+        interpreter = tf.lite.Interpreter(model_content=converter.convert())
+        return {operation["op_name"] for operation in interpreter._get_ops_details()}
+
+    assert "VAR_HANDLE" in operations(layer)
+
+    class Listed(list, internals.ListedToConverters):
+        pass
+
+    assert "VAR_HANDLE" not in operations(Listed([layer.kernel.value]))
+
+
 def test_keras_looks_for_directions_of_metrics_in_lists_of_its_own_alone():
     """The day it asks every metric, `internals.LowerIsBetter` can go."""
 

@@ -27,8 +27,6 @@ def test_release_leaves_weights_card_and_saved_model(tmp_path, tiny_model, monke
     monkeypatch.setattr(tfnvp.presets, "_WEIGHTS", tmp_path / "weights")
     assert tfnvp.presets.trained() == ["digits"]
     assert tfnvp.presets.card("digits") == {"preset": "digits", "seed": 3, "data": "some digits"}
-    again = tfnvp.ImageRealNVP.from_preset(
-        "digits", load_weights=True, **sizes, image_shape=(8, 8, 1)
-    )
+    again = type(model).from_preset("digits", load_weights=True, **sizes, image_shape=(8, 8, 1))
     x = np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1)).astype("uint8")
     np.testing.assert_allclose(again.log_prob(x), model.log_prob(x), rtol=1e-5)

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.graph.internals import own_variables
+from tfnvp.graph.internals import ListedToConverters, own_variables
 from tfnvp.types import TensorLike
 
 tfb = tfp.bijectors
@@ -148,7 +148,7 @@ def tie_keras_layers(module: tf.Module) -> None:
         module._KERAS_VARIABLES = LiveVariables(module)
 
 
-class LiveVariables(collections.abc.Sequence):
+class LiveVariables(ListedToConverters, collections.abc.Sequence):
     """The `tf.Variable`s of the Keras layers that a TFP object holds, at each look those of then.
 
     Keras does not tell a `tf.Variable` that it was frozen, and `tf.Module` and gradient tapes ask

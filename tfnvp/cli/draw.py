@@ -17,6 +17,7 @@ from tfnvp.cli.options import (
     Labels,
     Model,
     Seed,
+    SeedOrNone,
     Split,
     Temperature,
     To,
@@ -62,7 +63,7 @@ def interpolate(
     full_circle: Annotated[
         bool, typer.Option("--full-circle", help="angles from 0 to 2 pi, as in the paper's figure")
     ] = False,
-    seed: Seed = 0,
+    seed: SeedOrNone = None,
     labels: Annotated[
         str | None, typer.Option(metavar="Y", help="a class, one for all [default: p(x)]")
     ] = None,
@@ -75,9 +76,11 @@ def interpolate(
     rows.check_to(to, force, flow)
     if labels is not None and len(rows.classes(labels)) > 1:
         raise ValueError(f"--labels of interpolate is one class for all, got {labels}")
+    if images and seed is not None:
+        raise ValueError(f"--seed is for corners that are drawn, not for --images; got {seed}")
     y = rows.labels_in_turn(labels, 4)
     with terminal.status("interpolating"):
-        corners = rows.read(flow, images)[1] if images else flow.sample(4, y, seed=seed)
+        corners = rows.read(flow, images)[1] if images else flow.sample(4, y, seed=seed or 0)
         if (n := len(corners)) != 4:
             raise ValueError(f"--images must be files of one vector each, got {n} in all")
         z = latent.interpolate(*flow.encode(corners, y), steps=steps, full_circle=full_circle)
@@ -135,12 +138,14 @@ def reconstruct(
     force: Force = False,
     inputs: Inputs = None,
     dataset: Dataset = None,
-    split: Split = "test",
-    n: Annotated[int, typer.Option("-n", min=1, help="images of the data set")] = 8,
+    split: Split = None,
+    n: Annotated[
+        int | None, typer.Option("-n", min=1, help="rows of the data set [default: 8]")
+    ] = None,
     resample: Annotated[
         bool, typer.Option("--resample", help="also with finer scales drawn anew, fewer kept each")
     ] = False,
-    seed: Seed = 0,
+    seed: SeedOrNone = None,
     labels: Labels = None,
 ) -> None:
     """Encodes and decodes images or vectors: a row has one and its reconstruction.
@@ -155,8 +160,10 @@ def reconstruct(
     rows.check_to(to, force, flow)
     if resample:
         loading.check_can(flow, "reconstruct --resample")
+    elif seed is not None:
+        raise ValueError(f"--seed is for --resample: nothing else is drawn; got {seed}")
     with terminal.status("reconstructing"):
-        _, x = rows.read(flow, inputs, dataset, split, n)
+        _, x = rows.read(flow, inputs, dataset, split, n, default_n=8)
         y = rows.labels_in_turn(labels, len(x))
         originals, decoded = x, flow.decode(flow.encode(x, y), y)
         if loading.is_of_images(flow):
@@ -164,7 +171,7 @@ def reconstruct(
         columns = [originals, decoded]
         if resample:
             for keep in reversed(range(flow.num_scales)):
-                columns.append(latent.resample_scales(flow, x, keep, labels=y, seed=seed))
+                columns.append(latent.resample_scales(flow, x, keep, labels=y, seed=seed or 0))
         drawn = np.stack(columns, axis=1)
     rows.write(to, flow, drawn.reshape(-1, *drawn.shape[2:]), columns=len(columns))
     print(f"largest error: {np.abs(decoded - originals).max():.1e}")

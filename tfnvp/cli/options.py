@@ -21,7 +21,9 @@ Inputs = Annotated[
     typer.Argument(help="PNG or JPEG images, or .csv, .npy or .npz files of vectors [N, D]"),
 ]
 Dataset = Annotated[str | None, typer.Option(help=", ".join(data.names()))]
-Split = Annotated[str, typer.Option(help="train, validation or test")]
+Split = Annotated[
+    str | None, typer.Option(help="of the data set: train, validation or test [default: test]")
+]
 Labels = Annotated[
     str | None,
     typer.Option(metavar="Y,Y,..", help="classes, taken in turn: 3 or 0,1,2 [default: p(x)]"),
@@ -29,6 +31,9 @@ Labels = Annotated[
 To = Annotated[Path, typer.Option(help="the .png, .npy or .npz file to write")]
 Force = Annotated[bool, typer.Option("--force", help="replace the file that --to names")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same images")]
+SeedOrNone = Annotated[
+    int | None, typer.Option(help="the same seed gives the same images [default: 0]")
+]
 Temperature = Annotated[
     float, typer.Option(callback=_finite, help="0 or more; less is closer to the mean")
 ]

@@ -14,28 +14,39 @@ from tfnvp.checks import check_choice, one_line
 from tfnvp.cli.loading import Flow, is_of_images
 from tfnvp.data.csv_table import read_csv
 
+DEFAULT_SPLIT = "test"
+
 
 def read(
     flow: Flow,
     paths: Sequence[Path] | None = None,
     dataset: str | None = None,
-    split: str = "test",
-    n: int = -1,
+    split: str | None = None,
+    n: int | None = None,
+    default_n: int = -1,
 ) -> tuple[list[str], np.ndarray]:
-    """Reads what a model is to see: from files, or the first n rows of a data set (-1: all).
+    """Reads what a model is to see: from files, or the first n rows of a data set's split.
+
+    None for them is the test split and `default_n` rows, of which -1 is all.
 
     Returns:
         A name for each row, and the rows: uint8 [N, H, W, C] of levels, or float32 [N, D].
 
     Raises:
-        ValueError: unless one of `paths` and `dataset` is given and fits the model.
+        ValueError: unless one of `paths` and `dataset` is given and fits the model; for a split or
+            n beside files.
     """
     if bool(paths) == bool(dataset):
         raise ValueError("give files or --dataset, one of them")
     if dataset:
         check_set(flow, dataset)
-        x = np.concatenate(list(data.load(dataset, split, shuffle=False).take(n).batch(100)))
+        split = split or DEFAULT_SPLIT
+        images = data.load(dataset, split, shuffle=False).take(n or default_n)
+        x = np.concatenate(list(images.batch(100)))
         return [f"{dataset}/{split}/{i}" for i in range(len(x))], x
+    for option, value in {"--split": split, "-n": n}.items():
+        if value is not None:
+            raise ValueError(f"{option} is for --dataset, and files are read whole; got {value}")
     if is_of_images(flow):
         return [str(path) for path in paths], data.read_images(paths, flow.image_shape, flow.levels)
     vectors = [_read_vectors(path, flow.event_size) for path in paths]

@@ -18,7 +18,7 @@ def evaluate(
     model: Model,
     inputs: Inputs = None,
     dataset: Dataset = None,
-    split: Split = "test",
+    split: Split = None,
     labels: Labels = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 100,
     samples: Annotated[int, typer.Option(min=1, help="of noise, for a tighter bound")] = 1,
@@ -43,6 +43,7 @@ def evaluate(
         if labels is not None:
             raise ValueError("--labels is for files: a data set has labels of its own")
         rows.check_set(flow, dataset)
+        split = split or rows.DEFAULT_SPLIT
         classes = loading.has_classes(flow)
         batches = data.load(dataset, split, batch_size, shuffle=False, labels=classes)
         batches = batches.map(lambda *batch: batch)
@@ -85,8 +86,10 @@ def score(
     model: Model,
     inputs: Inputs = None,
     dataset: Dataset = None,
-    split: Split = "test",
-    n: Annotated[int, typer.Option("-n", min=1, help="images of the data set")] = 100,
+    split: Split = None,
+    n: Annotated[
+        int | None, typer.Option("-n", min=1, help="rows of the data set [default: 100]")
+    ] = None,
     labels: Labels = None,
     to: Annotated[
         Path | None,
@@ -114,7 +117,7 @@ def score(
         rows.check_to(to, force, suffixes=(".png", ".npy", ".npz", ".csv"))
     flow = loading.load(model)
     with terminal.status("scoring"):
-        names, x = rows.read(flow, inputs, dataset, split, n)
+        names, x = rows.read(flow, inputs, dataset, split, n, default_n=100)
         batches = _batches(x, rows.labels_in_turn(labels, len(x)), 100)
         log_prob = np.concatenate([flow.log_prob(*batch) for batch in batches])
     bits = metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
@@ -124,6 +127,10 @@ def score(
         # Of float32 no more digits than these say something.
         scored = np.column_stack([values, log_prob.astype("float64").round(5)])
         write_csv(to, [*columns, "log_prob"], scored[shown])
+    elif to is not None:
+        label = f"{dataset} {split or rows.DEFAULT_SPLIT}" if dataset else "inputs"
+        rows.write_array(to, bits[shown], lambda: plotting.bits_histogram({label: bits[shown]}))
+    if table and not as_json:  # The file says it all.
         return
     for i in shown:
         nats, value = float(log_prob[i]), float(bits[i])
@@ -133,6 +140,3 @@ def score(
             print(f"{names[i]}\t{nats:.3f}\t{value:.4f}")
     if len(bits) > 1 and top is None and not as_json:
         print(f"mean of {len(bits)}\t{log_prob.mean():.3f}\t{bits.mean():.4f}")
-    if to is not None:
-        label = f"{dataset} {split}" if dataset else "inputs"
-        rows.write_array(to, bits[shown], lambda: plotting.bits_histogram({label: bits[shown]}))

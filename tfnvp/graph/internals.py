@@ -135,6 +135,17 @@ class _Same:
         return id(self.held)
 
 
+# https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/trackable/base.py
+class ListedToConverters(tf.__internal__.tracking.AutoTrackable):
+    """Shows the `tf.Variable`s that it iterates over to whoever saves what holds it.
+
+    TensorFlow's converters do not find the values of Keras variables, and take any for them.
+    """
+
+    def _trackable_children(self, *args: Any, **kwargs: Any) -> dict[str, tf.Variable]:
+        return {str(i): variable for i, variable in enumerate(self)}
+
+
 # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/core.py
 def own_variables(layer: keras.Layer) -> list[tf.Variable]:
     """Lists the `tf.Variable`s that a layer's variables keep, and freezes those that are frozen.
