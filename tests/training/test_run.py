@@ -225,7 +225,10 @@ def test_limit_steps_counts_over_epochs(tmp_path):
         (["folder", "--run-dir", "{new}"], "--data DIR"),
         (["folder", "--run-dir", "{new}", "--data", "/nosuch"], "/nosuch"),
         (["folder", "--run-dir", "{new}", "--data", "{full}"], "{full}"),
-        (["digits", "--run-dir", "{new}", "--data", "{full}"], "recipe 'folder' alone"),
+        (["digits", "--run-dir", "{new}", "--data", "{full}"], "of the recipe folder or table"),
+        (["table", "--run-dir", "{new}"], "--data FILE.csv"),
+        (["table", "--run-dir", "{new}", "--data", "{file}"], "{file} must have a header and rows"),
+        (["table", "--run-dir", "{new}", "--data", "/nosuch.csv"], "/nosuch.csv"),
         (["digits", "--run-dir", "{new}", "--learning-rate", "0"], "--learning-rate"),
         (
             ["digits", "--run-dir", "{new}", "--strategy", "two"],
