@@ -17,6 +17,9 @@ def _random_weight(variable, random):
         return np.concatenate([means, variances, [5]])
     if variable.name == "scale":
         return random.uniform(0.4, 0.9, shape)
+    # The noise of training is that of data, which `adapt` has seen.
+    if variable.name == "step":
+        return np.zeros(shape)
     # Of an invertible matrix: one that neither crushes nor, over a chain of them, scatters.
     if variable.name in ("lower", "upper"):
         return random.normal(0, 0.2, shape)

@@ -57,14 +57,21 @@ def test_bad_arguments_are_named():
         ChannelHalves(0, event_ndims=2)
 
 
-@pytest.mark.parametrize("size", [1, None])
-def test_a_single_channel_cannot_be_halved(size):
+@pytest.mark.parametrize(("size", "parity"), [(1, 1), (None, 0), (None, 1)])
+def test_a_single_channel_cannot_be_halved(size, parity):
     @tf.function(input_signature=[tf.TensorSpec([2, size])])
     def split(x):
-        return ChannelHalves(0, event_ndims=1).split(x)
+        return ChannelHalves(parity, event_ndims=1).split(x)
 
     with pytest.raises(ValueError, match=rf"size 2 or more, got shape \(2, {size}\)"):
         split.get_concrete_function()
+    with pytest.raises(ValueError, match=r"size 2 or more, got shape \(4, 4, 1\)"):
+        ChannelHalves(parity).split(tf.ones([4, 4, 1]))
+
+
+def test_of_a_single_dimension_nothing_stays():
+    stays, changes, merge = ChannelHalves(0, event_ndims=1).split(tf.ones([3, 1]))
+    assert stays.shape == (3, 0) and changes.shape == merge(changes).shape == (3, 1)
 
 
 def test_repr_names_the_parity():

@@ -106,6 +106,16 @@ def test_the_density_is_drawn_in_both_spaces(randomize):
         plotting.density_2d(model, np.zeros((50, 3)))
 
 
+def test_an_explanation_has_the_20_most_unusual_columns_the_most_unusual_on_top():
+    nats = np.random.default_rng(0).permutation(np.arange(30.0))
+    (axes,) = plotting.explanation(nats).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [f"column {list(nats).index(value)}" for value in range(10, 30)]
+    assert [bar.get_width() for bar in axes.patches] == list(range(10, 30))
+    with pytest.raises(ValueError, match=r"must be \[D\], .* got shape \(30,\) and 2 names"):
+        plotting.explanation(nats, names=["age", "height"])
+
+
 def test_a_gif_holds_each_frame(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for i, path in enumerate(paths):

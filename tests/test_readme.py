@@ -17,7 +17,7 @@ from tfnvp.training import recipes
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-EXAMPLES = ["image_model", "vector_model", "conditional_model", "your_own_flow"]
+EXAMPLES = ["image_model", "table_density", "vector_model", "conditional_model", "your_own_flow"]
 TABLE = README.split("## What there is")[1].split("\n## ")[0]
 # A link's text and what it leads to, unless that is an address.
 LINKS = sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README)))

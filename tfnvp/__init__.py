@@ -1,8 +1,12 @@
 """tfnvp: Real NVP for TensorFlow.
 
 Exact likelihood and one-pass samples of images and vectors, as a TensorFlow Probability
-distribution that Keras 3 trains, saves and exports. Start with `ImageRealNVP` or `VectorRealNVP`.
+distribution that Keras 3 trains, saves and exports. Start with `ImageRealNVP` or `VectorRealNVP`,
+or, for tables, with `tfnvp.sklearn.FlowDensity`.
 """
+
+import importlib
+from types import ModuleType
 
 from tfnvp import _environment
 from tfnvp._version import __version__
@@ -46,4 +50,12 @@ __all__ = [
     "plotting",
     "presets",
     "serving",
+    "sklearn",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports `tfnvp.sklearn` when it is first asked for: scikit-learn takes a while."""
+    if name == "sklearn":
+        return importlib.import_module("tfnvp.sklearn")
+    raise AttributeError(f"module 'tfnvp' has no attribute {name!r}")

@@ -67,6 +67,21 @@ def check_positive_int(name: str, value: object, optional: bool = False) -> None
         raise ValueError(f"{name} must be {wanted}, got {name}={value!r}")
 
 
+def is_number(text: str) -> bool:
+    """Tells whether a text is a number as Python writes it."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_share(name: str, value: object) -> None:
+    """Raises a ValueError unless `value` is a number in [0, 1)."""
+    if not isinstance(value, numbers.Real) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {name}={value!r}")
+
+
 def check_choice(name: str, value: object, known: Collection[str]) -> None:
     """Raises a ValueError that lists the known values unless `value` is one of them."""
     if value not in known:

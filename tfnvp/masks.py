@@ -85,9 +85,14 @@ class ChannelHalves(Partition):
         self.event_ndims = event_ndims
 
     def split(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Merge]:
-        """Cuts the last axis in two; raises a ValueError if it is unknown or less than 2."""
+        """Cuts the last axis in two; raises a ValueError if it is unknown or has no two halves.
+
+        Vectors of size 1 are cut for parity 0: nothing stays, and all changes.
+        """
         size = x.shape[-1]
-        if size is None or size < 2:
+        # A dense conditioner does with a context alone; a convolution of no channels is none.
+        least = 1 if self.event_ndims == 1 and self.parity == 0 else 2
+        if size is None or size < least:
             raise ValueError(
                 f"channel halves need a last axis of known size 2 or more, got shape {x.shape}"
             )

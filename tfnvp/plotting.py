@@ -230,6 +230,35 @@ def density_2d(
     return x_axes.figure
 
 
+def explanation(
+    contributions: ArrayLike, names: Sequence[str] | None = None, axes: "Axes | None" = None
+) -> "Figure":
+    """Draws what makes a row unusual, the 20 most unusual columns, the most unusual on top.
+
+    Args:
+        contributions: [D], nats: a row of `tfnvp.sklearn.FlowDensity.explain`.
+        names: of the columns; None numbers them.
+        axes: what to draw on; None makes a figure.
+
+    Example:
+        >>> figure = tfnvp.plotting.explanation([0.1, 7.5], names=["age", "height"])
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['age', 'height']
+    """
+    contributions = np.asarray(contributions, "float64")
+    names = [f"column {i}" for i in range(len(contributions))] if names is None else names
+    if contributions.ndim != 1 or len(names) != len(contributions):
+        raise ValueError(
+            f"contributions must be [D], with as many names, got shape {contributions.shape} and "
+            f"{len(names)} names"
+        )
+    order = np.argsort(contributions)[-20:]
+    axes = axes or _new_axes((5, 1 + 0.25 * len(order)))
+    axes.barh([names[i] for i in order], contributions[order])
+    axes.set_xlabel("rise of log p with a usual value, nats")
+    return axes.figure
+
+
 def pixels(figure: "Figure") -> np.ndarray:
     """Renders a matplotlib figure as an image, uint8 [H, W, 3].
 

@@ -24,6 +24,15 @@ def uniform(shape: TensorLike, seed: TensorLike, dtype: str | tf.DType) -> tf.Te
     return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")
 
 
+def random_bytes(shape: TensorLike, seed: TensorLike) -> tf.Tensor:
+    """Draws stateless integers 0..255, uint8."""
+    size = tf.reduce_prod(shape)
+    words = tf.random.stateless_uniform(
+        [(size + 3) // 4], seed, minval=None, maxval=None, dtype=tf.int32, alg="philox"
+    )
+    return tf.reshape(tf.reshape(tf.bitcast(words, tf.uint8), [-1])[:size], shape)
+
+
 def stateless_seed(seed: TensorLike | None) -> tf.Tensor:
     """Makes a seed [2], int32, for stateless operations of an integer, such a pair, or None."""
     if seed is None:

@@ -14,10 +14,12 @@ from tfnvp.bijectors import (
     AffineCoupling,
     BatchNormalization,
     ContextShift,
+    ElementwiseSpline,
     FactorOut,
     FlowBijector,
     ImageLogit,
     InvertibleConv1x1,
+    LogTails,
     Squeeze,
     Standardization,
     forward_and_log_det,
@@ -29,6 +31,7 @@ from tfnvp.layers import (
     InvertibleMatrix,
     ResidualNetwork,
     RunningMoments,
+    SplineWeights,
     Standardizer,
 )
 from tfnvp.masks import ChannelHalves, Checkerboard
@@ -81,6 +84,13 @@ CASES = {
     "vector 0": (lambda d: _vector_coupling(0, 5, d), (5,)),
     "vector 1": (lambda d: _vector_coupling(1, 5, d), (5,)),
     "invertible conv": (lambda d: InvertibleConv1x1(InvertibleMatrix(dtype=d)), (3, 2, 4)),
+    "matrix of vectors": (
+        lambda d: InvertibleConv1x1(InvertibleMatrix(seed=1, dtype=d), event_ndims=1),
+        (5,),
+    ),
+    # Some values are beyond the bounds.
+    "elementwise spline": (lambda d: ElementwiseSpline(SplineWeights(4, dtype=d), 0.8), (5,)),
+    "log tails": (lambda d: LogTails(0.4), (5,)),
     "squeeze": (lambda d: Squeeze(), (4, 2, 3)),
     "normalization": (lambda d: _normalization(None, d), (3, 2, 2)),
     "normalization checkerboard 0": (lambda d: _normalization(Checkerboard(0), d), (3, 3, 2)),

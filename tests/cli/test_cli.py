@@ -245,7 +245,7 @@ def test_vectors_are_drawn_interpolated_and_reconstructed(vectors, tmp_path):
         (["interpolate", "{m}", "--to", "x.npy", "--images", *["{wrong}"] * 4], "vectors [N, 2]"),
         (["interpolate", "{m}", "--to", "x.npy", "--images", *["{x}"] * 4], "one vector each"),
         (["score", "{m}", "{wrong}"], "must hold vectors [N, 2], got (2, 3)"),
-        (["score", "{m}", "a.png"], "read from .npy and .npz files, got a.png"),
+        (["score", "{m}", "a.png"], "read from .csv, .npy and .npz files, got a.png"),
         (["evaluate", "{m}", "--dataset", "digits"], "digits is of images, this is a model of vec"),
         (["evaluate", "{m}", "{x}", "--samples", "2"], "evaluate --samples is of images"),
         (["score", "{m}", "{x}", "--labels", "1"], "labels must be None"),

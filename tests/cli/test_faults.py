@@ -157,6 +157,11 @@ BROKEN = {
     "words.npy": lambda path: np.save(path, np.array([["a", "b"]])),
     "objects.npy": lambda path: np.save(path, np.array([[{}, {}]]), allow_pickle=True),
     "two.npz": two_arrays,
+    "binary.csv": lambda path: path.write_bytes(bytes(range(256))),
+    "vast.csv": lambda path: path.write_text("a,b\n" + "1" * 200_000 + ",1\n"),
+    "nan.csv": lambda path: path.write_text("a,b\n1,nan\n"),
+    "empty.csv": lambda path: path.touch(),
+    "absent.csv": lambda path: None,
     "directory.npy": lambda path: path.mkdir(),
     "absent.npy": lambda path: None,
 }
@@ -166,6 +171,16 @@ BROKEN = {
 def test_vectors_that_cannot_be_read_are_named(name, saved, tmp_path):
     BROKEN[name](tmp_path / name)
     assert_one_line(run("score", saved, tmp_path / name), tmp_path / name)
+
+
+def test_a_csv_of_scores_is_replaced_by_force_alone(saved, tmp_path):
+    source, to = tmp_path / "x.csv", tmp_path / "scores.csv"
+    source.write_text("a,b\n1,2\n3,4\n")
+    to.write_text("mine")
+    args = ["score", saved, source, "--to", to]
+    assert_one_line(run(*args), f"{to} is there already: --force replaces it")
+    assert run(*args, "--force").exit_code == 0
+    assert to.read_text().startswith("a,b,log_prob\n1,2,")
 
 
 @pytest.mark.parametrize("temperature", ["inf", "nan", "-1"])

@@ -48,6 +48,13 @@ def test_the_vector_model():
     assert names["model"].log_prob(names["x"][:5]).shape == (5,)
 
 
+def test_the_density_of_a_table(monkeypatch):
+    monkeypatch.setattr(tfnvp.models.fitting, "default_steps", lambda rows: 30)
+    small = (r"FlowDensity\(", "FlowDensity(2, (8,), ")
+    names = run("table_density", small=small)
+    assert np.isfinite(names["density"].score(names["x"]))
+
+
 @pytest.mark.usefixtures("one_scale")
 def test_the_conditional_model():
     names = run("conditional_model", **SHORT)

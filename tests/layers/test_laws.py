@@ -15,6 +15,12 @@ LAYERS = {
         (3, 4),
         "float32",
     ),
+    "dense with dropout": (
+        layers.DenseNetwork,
+        {"channels": 2, "hidden_units": [5], "dropout": 0.5, "seed": 3},
+        (3, 4),
+        "float32",
+    ),
     "dequantization": (layers.Dequantization, {"levels": 17, "seed": 3}, (3, 2, 2, 1), "float32"),
     "fused": (
         layers.FusedBatchNormalization,
@@ -36,6 +42,8 @@ LAYERS = {
         "float32",
     ),
     "moments": (layers.RunningMoments, {"momentum": 0.3}, (3, 4, 2, 3), "float32"),
+    "rounding": (layers.Rounding, {"seed": 3}, (3, 4), "float32"),
+    "spline weights": (layers.SplineWeights, {"bins": 5}, (3, 4), "float32"),
     "tanh": (layers.BoundedLogScale, {"regularizer": "l2"}, (3, 2), "bfloat16"),
     "convolution": (
         layers.WeightNormConv2D,

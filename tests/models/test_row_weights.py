@@ -164,11 +164,20 @@ def test_adapt_weighs_rows(refuses):
     repeated = np.repeat(x, REPEATS, axis=0)
     x[WEIGHTS == 0] = np.nan
     triples = tf.data.Dataset.from_tensor_slices((x, LABELS, WEIGHTS)).batch(4)
+    expected = _vectors(dtype="float64")
+    expected.adapt(repeated)
     for arguments in ((x, WEIGHTS), (triples,)):
         model = _vectors(dtype="float64")
-        model.adapt(*arguments)
+        model.adapt(*arguments, steps=np.zeros(3))
         np.testing.assert_allclose(model.standardizer.mean, repeated.mean(axis=0), rtol=1e-12)
         np.testing.assert_allclose(model.standardizer.scale, repeated.std(axis=0), rtol=1e-12)
+        # Values that are repeated are taken for rounded, also where weights say so.
+        model.adapt(*arguments)
+        assert np.all(np.array(expected.rounding.step) > 0)
+        np.testing.assert_array_equal(model.rounding.step, expected.rounding.step)
+        np.testing.assert_allclose(
+            model.standardizer.scale, expected.standardizer.scale, rtol=1e-12
+        )
     refuses(model.adapt, triples, WEIGHTS, match=r"sample_weight must be None with a tf\.data")
     refuses(model.adapt, x, 0 * WEIGHTS, match="must have rows, got none of a weight above 0")
 

@@ -157,6 +157,12 @@ def test_vectors_of_a_scale_far_from_one_are_remarked_upon_until_adapted_to(scal
         adapted.fit(x, verbose=0)
 
 
+def test_integers_of_a_scale_far_from_one_are_remarked_upon():
+    years = np.random.default_rng(0).integers(1950, 2020, (50, 3))
+    with pytest.warns(UserWarning, match=r"dimension 0 of the data .* call model\.adapt\(x\)"):
+        _model("vectors").fit(years, verbose=0)
+
+
 def test_ordinary_data_is_not_remarked_upon(case):
     """uint8, floats between the levels, standardised vectors, one row, a column that is zero."""
     model, x = case

@@ -26,6 +26,7 @@ def test_the_recipes():
         "imagenet32_plus",
         "moons",
         "photos",
+        "table",
     ]
     conditional = ["cifar10_conditional", "digits_conditional"]
     assert recipes.names() == sorted([*PAPER, *small, *conditional])
@@ -56,6 +57,10 @@ def test_folder_needs_a_directory():
     assert recipes.get("folder", data="d", image_size=16).overrides == {"image_shape": (16, 16, 3)}
 
 
-def test_options_are_of_the_folder_alone():
-    with pytest.raises(ValueError, match="options of the recipe 'folder' alone"):
+def test_options_of_other_recipes_are_named():
+    with pytest.raises(ValueError, match="--data is an option of the recipe folder or table"):
         recipes.get("digits", data="d")
+    with pytest.raises(ValueError, match="--image-size is an option of the recipe folder, got"):
+        recipes.get("table", data="x.csv", image_size=3)
+    with pytest.raises(ValueError, match="the recipe 'table' needs --data FILE"):
+        recipes.get("table")

@@ -25,7 +25,7 @@ from tfnvp.training.run import Settings
 def tiny(name, **options):
     """A recipe with a model that trains in seconds."""
     recipe = recipes.get(name, **options)
-    if name == "moons":
+    if name in ("moons", "table"):
         return dataclasses.replace(recipe, overrides={"num_couplings": 2, "hidden_units": (4,)})
     return FewCouplingsRecipe.of(recipe)
 
@@ -134,8 +134,10 @@ def eagerly():
 def test_every_recipe_runs(name, tmp_path, folder, tfds_directory, monkeypatch, capsys):
     """A whole run, on the few images of a TFDS directory written for the tests."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
-    options = {"data": folder, "image_size": 8} if name == "folder" else {}
-    recipe = tiny(name, **options)
+    table = tmp_path / "table.csv"
+    table.write_text("a,b\n" + "".join(f"{i % 7},{i / 3}\n" for i in range(40)))
+    of_options = {"folder": {"data": folder, "image_size": 8}, "table": {"data": table}}
+    recipe = tiny(name, **of_options.get(name, {}))
     figures = tfnvp.training.run.train(
         recipe, settings(tmp_path, name, batch_size=3, limit_steps=1, mixed_precision=True)
     )
@@ -223,7 +225,10 @@ def test_limit_steps_counts_over_epochs(tmp_path):
         (["folder", "--run-dir", "{new}"], "--data DIR"),
         (["folder", "--run-dir", "{new}", "--data", "/nosuch"], "/nosuch"),
         (["folder", "--run-dir", "{new}", "--data", "{full}"], "{full}"),
-        (["digits", "--run-dir", "{new}", "--data", "{full}"], "recipe 'folder' alone"),
+        (["digits", "--run-dir", "{new}", "--data", "{full}"], "of the recipe folder or table"),
+        (["table", "--run-dir", "{new}"], "--data FILE.csv"),
+        (["table", "--run-dir", "{new}", "--data", "{file}"], "{file} must have a header and rows"),
+        (["table", "--run-dir", "{new}", "--data", "/nosuch.csv"], "/nosuch.csv"),
         (["digits", "--run-dir", "{new}", "--learning-rate", "0"], "--learning-rate"),
         (
             ["digits", "--run-dir", "{new}", "--strategy", "two"],

@@ -2,7 +2,8 @@
 
 MODEL is a .keras file, the name of a model that ships (see `tfnvp presets`), or the directory of a
 SavedModel's version, with which a command does what its signatures suffice for. All but
-`extrapolate` take models of vectors too: vectors are read from and written to .npy and .npz files.
+`extrapolate` take models of vectors too: vectors are read from .csv, .npy and .npz files, and
+written to .npy and .npz files.
 """
 
 import warnings

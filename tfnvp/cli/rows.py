@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from tfnvp import atomic_file, data, plotting
 from tfnvp.checks import check_choice, one_line
 from tfnvp.cli.loading import Flow, is_of_images
+from tfnvp.data.csv_table import read_csv
 
 DEFAULT_SPLIT = "test"
 
@@ -54,9 +55,17 @@ def read(
 
 
 def _read_vectors(path: Path, size: int) -> np.ndarray:
-    """Reads vectors [N, size], or one [size], from a .npy file or a .npz file of one array."""
-    if path.suffix.lower() not in (".npy", ".npz"):
-        raise ValueError(f"vectors are read from .npy and .npz files, got {path}")
+    """Reads vectors [N, size], or one [size], from a .csv, .npy or one-array .npz file."""
+    if path.suffix.lower() not in (".csv", ".npy", ".npz"):
+        raise ValueError(f"vectors are read from .csv, .npy and .npz files, got {path}")
+    x = read_csv(path)[1] if path.suffix.lower() == ".csv" else _read_array(path)
+    if x.shape[-1:] != (size,) or x.ndim > 2:
+        raise ValueError(f"{path} must hold vectors [N, {size}], got {x.shape}")
+    return x.reshape(-1, size).astype("float32")
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """Reads numbers from a .npy file or a .npz file of one array."""
     try:
         # Mapped, a file is not read before its size is found to be what its header says.
         x = np.load(path, mmap_mode="r")
@@ -70,9 +79,7 @@ def _read_vectors(path: Path, size: int) -> np.ndarray:
         raise ValueError(f"{path} must hold one array, got {', '.join(names) or 'none'}")
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{path} must hold numbers, got {x.dtype}")
-    if x.shape[-1:] != (size,) or x.ndim > 2:
-        raise ValueError(f"{path} must hold vectors [N, {size}], got {x.shape}")
-    return x.reshape(-1, size).astype("float32")
+    return x
 
 
 def check_set(flow: Flow, dataset: str) -> None:
@@ -98,12 +105,17 @@ def classes(labels: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def check_to(to: Path, force: bool, flow: Flow | None = None) -> None:
+def check_to(
+    to: Path,
+    force: bool,
+    flow: Flow | None = None,
+    suffixes: Sequence[str] = (".png", ".npy", ".npz"),
+) -> None:
     """Raises a ValueError unless an array, or the rows of a model, can be written to a file.
 
     A file that is there already is replaced by force alone.
     """
-    check_choice(f"suffix of {to}:", to.suffix.lower(), (".png", ".npy", ".npz"))
+    check_choice(f"suffix of {to}:", to.suffix.lower(), suffixes)
     if not to.parent.is_dir():
         raise ValueError(f"no such directory: {to.parent}")
     if to.is_dir() and not to.is_symlink():

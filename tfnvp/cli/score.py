@@ -11,6 +11,7 @@ import typer
 from tfnvp import data, metrics, plotting
 from tfnvp.cli import loading, rows, terminal
 from tfnvp.cli.options import Dataset, Force, Inputs, Json, Labels, Model, Split
+from tfnvp.data.csv_table import read_csv, write_csv
 
 
 def evaluate(
@@ -91,32 +92,51 @@ def score(
     ] = None,
     labels: Labels = None,
     to: Annotated[
-        Path | None, typer.Option(help="a .png histogram, or .npy or .npz of bits/dim")
+        Path | None,
+        typer.Option(
+            help="a .png histogram, .npy or .npz of bits/dim, or, for a .csv table, a .csv of its "
+            "rows with log p beside them"
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="only so many rows, the most unusual first")
     ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Prints the log-likelihood (nats) and the bits per dimension of each image or vector.
 
-    The last line has the means; with --json there is a line a row alone.
+    The last line has the means; with --json or --top there is a line a row alone.
 
     Example: tfnvp score digits --dataset digits -n 5
     """
+    table = to is not None and to.suffix.lower() == ".csv"
+    if table and (dataset or len(inputs or []) != 1 or inputs[0].suffix.lower() != ".csv"):
+        raise ValueError(f"--to {to} needs one input, a .csv file")
     if to is not None:
-        rows.check_to(to, force)
+        rows.check_to(to, force, suffixes=(".png", ".npy", ".npz", ".csv"))
     flow = loading.load(model)
     with terminal.status("scoring"):
         names, x = rows.read(flow, inputs, dataset, split, n, default_n=100)
         batches = _batches(x, rows.labels_in_turn(labels, len(x)), 100)
         log_prob = np.concatenate([flow.log_prob(*batch) for batch in batches])
     bits = metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
-    for name, nats, value in zip(names, log_prob.tolist(), bits.tolist(), strict=True):
-        if as_json:
-            terminal.print_json({"input": name, "log_prob": nats, "bits_per_dim": value})
-        else:
-            print(f"{name}\t{nats:.3f}\t{value:.4f}")
-    if len(bits) > 1 and not as_json:
-        print(f"mean of {len(bits)}\t{log_prob.mean():.3f}\t{bits.mean():.4f}")
-    if to is not None:
+    shown = np.arange(len(x)) if top is None else np.argsort(log_prob, kind="stable")[:top]
+    if table:
+        columns, values = read_csv(inputs[0])
+        # Of float32 no more digits than these say something.
+        scored = np.column_stack([values, log_prob.astype("float64").round(5)])
+        write_csv(to, [*columns, "log_prob"], scored[shown])
+    elif to is not None:
         label = f"{dataset} {split or rows.DEFAULT_SPLIT}" if dataset else "inputs"
-        rows.write_array(to, bits, lambda: plotting.bits_histogram({label: bits}))
+        rows.write_array(to, bits[shown], lambda: plotting.bits_histogram({label: bits[shown]}))
+    if table and not as_json:  # The file says it all.
+        return
+    for i in shown:
+        nats, value = float(log_prob[i]), float(bits[i])
+        if as_json:
+            terminal.print_json({"input": names[i], "log_prob": nats, "bits_per_dim": value})
+        else:
+            print(f"{names[i]}\t{nats:.3f}\t{value:.4f}")
+    if len(bits) > 1 and top is None and not as_json:
+        print(f"mean of {len(bits)}\t{log_prob.mean():.3f}\t{bits.mean():.4f}")

@@ -7,7 +7,9 @@ from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
 from tfnvp.layers.invertible_matrix import InvertibleMatrix
 from tfnvp.layers.label_encoding import LabelEncoding
 from tfnvp.layers.residual_network import ResidualNetwork
+from tfnvp.layers.rounding import Rounding
 from tfnvp.layers.running_moments import RunningMoments
+from tfnvp.layers.spline_weights import SplineWeights
 from tfnvp.layers.standardizer import Standardizer
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 
@@ -19,7 +21,9 @@ __all__ = [
     "InvertibleMatrix",
     "LabelEncoding",
     "ResidualNetwork",
+    "Rounding",
     "RunningMoments",
+    "SplineWeights",
     "Standardizer",
     "WeightNormConv2D",
 ]

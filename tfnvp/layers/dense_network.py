@@ -6,8 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfnvp.checks import check_share
 from tfnvp.configured_layer import ConfiguredLayer
 from tfnvp.layers.bounded_log_scale import BoundedLogScale
+from tfnvp.seeds import fresh_seed, random_bytes
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -22,13 +24,19 @@ class DenseNetwork(ConfiguredLayer):
         channels: the number of log-scales, and again of shifts: what the coupling changes.
         hidden_units: sizes of the hidden layers.
         activation: the activation of the hidden layers.
+        dropout: probability with which training leaves out each hidden unit, in [0, 1), to
+            a 256th.
+        seed: the seed of the initial weights and of the dropout; None draws one.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
-        x: [N, D]. context: [N, K], or None.
+        x: [N, D]. context: [N, K], or None. training: as in Keras.
 
     Returns:
         [N, 2 * channels], log-scales and then shifts, in the layer's variable dtype.
+
+    Raises:
+        ValueError: if dropout is not in [0, 1).
 
     Example:
         >>> import tensorflow as tf, tfnvp
@@ -41,16 +49,31 @@ class DenseNetwork(ConfiguredLayer):
         channels: int,
         hidden_units: Sequence[int],
         activation: str | Callable = "relu",
+        dropout: float = 0.0,
+        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check_share("dropout", dropout)
         super().__init__(**kwargs)
         self.channels = channels
         self.hidden_units = list(hidden_units)
         self.activation = keras.activations.get(activation)
+        self.dropout = dropout
+        self.seed = seed
         self.hidden = [
-            keras.layers.Dense(units, self.activation, dtype=self.dtype_policy, name=f"hidden{i}")
+            keras.layers.Dense(
+                units,
+                self.activation,
+                kernel_initializer=keras.initializers.GlorotUniform(
+                    None if seed is None else seed + i
+                ),
+                dtype=self.dtype_policy,
+                name=f"hidden{i}",
+            )
             for i, units in enumerate(self.hidden_units)
         ]
+        if dropout:
+            self.seed_generator = keras.random.SeedGenerator(seed)
         self.output_layer = keras.layers.Dense(
             2 * channels, kernel_initializer="zeros", dtype=self.dtype_policy, name="output"
         )
@@ -64,12 +87,28 @@ class DenseNetwork(ConfiguredLayer):
             input_shape = layer.compute_output_shape(input_shape)
         self.log_scale.build(input_shape)
 
-    def call(self, x: tf.Tensor, context: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, x: tf.Tensor, context: tf.Tensor | None = None, training: bool | None = None
+    ) -> tf.Tensor:
         if context is not None:
             x = tf.concat([x, context], axis=-1)
-        for layer in [*self.hidden, self.output_layer]:
-            x = layer(x)
-        return self.log_scale(tf.cast(x, self.variable_dtype))
+        thins = training and self.dropout and self.hidden
+        factors = self._thinning(tf.shape(x)[0]) if thins else [1] * len(self.hidden)
+        for layer, factor in zip(self.hidden, factors, strict=True):
+            x = layer(x) * factor if thins else layer(x)
+        return self.log_scale(tf.cast(self.output_layer(x), self.variable_dtype))
+
+    def _thinning(self, rows: tf.Tensor) -> list[tf.Tensor]:
+        """Draws, for each hidden layer, zeros that leave out units and factors that keep the mean.
+
+        They differ from replica to replica.
+        """
+        # One draw for all layers, of a byte for each unit: floats would take as long as the rest.
+        left_out = round(256 * self.dropout)
+        shape = tf.stack([rows, sum(self.hidden_units)])
+        kept = random_bytes(shape, fresh_seed(self.seed_generator)) >= left_out
+        factors = tf.cast(kept, self.compute_dtype) / (1 - left_out / 256)
+        return tf.split(factors, self.hidden_units, axis=-1)
 
     def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
         return (*x_shape[:-1], 2 * self.channels)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfnvp.checks import assert_all, first_where
+from tfnvp.checks import assert_all, check_share, first_where
 from tfnvp.configured_layer import UncastLayer
 from tfnvp.seeds import fresh_seed, uniform
 from tfnvp.types import TensorLike
@@ -45,8 +45,7 @@ class LabelEncoding(UncastLayer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if not 0 <= dropout < 1:
-            raise ValueError(f"label_dropout must be in [0, 1), got label_dropout={dropout!r}")
+        check_share("label_dropout", dropout)
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.context_size = context_size

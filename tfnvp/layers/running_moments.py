@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnvp.checks import check_share
 from tfnvp.configured_layer import UncastLayer
 from tfnvp.graph import replicas
 from tfnvp.shapes import over_event
@@ -48,8 +49,7 @@ class RunningMoments(UncastLayer):
     """
 
     def __init__(self, momentum: float = 0.9, synchronized: bool = True, **kwargs: Any) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got momentum={momentum!r}")
+        check_share("momentum", momentum)
         super().__init__(**kwargs)
         self.momentum = momentum
         self.synchronized = synchronized

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnvp.columns import Columns
 from tfnvp.configured_layer import UncastLayer
 from tfnvp.types import TensorLike
 
@@ -16,7 +17,7 @@ class Standardizer(UncastLayer):
 
     `tfnvp.bijectors.Standardization` applies them. They are neither trained nor touched by
     training. This is not Keras' Normalization: that uses copies of its statistics, which compiled
-    functions keep as constants, and lets a constant dimension pass.
+    functions keep as constants.
 
     Args:
         **kwargs: further arguments of `keras.layers.Layer`.
@@ -44,38 +45,16 @@ class Standardizer(UncastLayer):
                 [B], 0 or more, or None.
 
         Raises:
-            ValueError: for no rows, NaN or infinity, or a dimension that does not vary, over which
-                there is no density; the statistics stay as they were.
+            ValueError: for no rows, and for NaN or infinity, naming the first by row and column;
+                the statistics stay as they were.
         """
-        total, mean, squares, low, high = 0.0, 0.0, 0.0, np.inf, -np.inf
-        for batch in batches:
-            x, weights = batch if isinstance(batch, tuple) else (batch, None)
-            # We sum up the values that the flow sees, in float64.
-            with np.errstate(over="ignore"):
-                x = np.asarray(x).astype(self.variable_dtype).astype("float64")
-            weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
-            x, weights = x[weights > 0], weights[weights > 0]
-            if not np.isfinite(x).all():
-                raise ValueError("data to adapt to must be finite, got NaN or infinity")
-            if not len(x):
-                continue
-            # By Chan, Golub and LeVeque (1983) means far from zero do not drown the variance.
-            before, weight = total, weights.sum()
-            total += weight
-            average = weights @ x / weight
-            off = average - mean
-            mean += off * weight / total
-            squares += weights @ (x - average) ** 2 + off**2 * before * weight / total
-            low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
-        if not total:
-            raise ValueError("data to adapt to must have rows, got none of a weight above 0")
-        if constant := np.flatnonzero(low == high).tolist():
-            raise ValueError(
-                "every dimension of the data must vary, or there is no density: leave out what is "
-                f"constant, got a single value in dimension {', '.join(map(str, constant))}"
-            )
+        columns = Columns(batches, self.variable_dtype)
         if not self.built:
-            self.build(x.shape)
+            self.build((None, len(columns.mean)))
             self.built = True
+        self.take(columns.mean, columns.variance)
+
+    def take(self, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Takes a mean [D] and a variance [D]; where that is 0 the scale is 1."""
         self.mean.assign(mean)
-        self.scale.assign(np.sqrt(squares / total))
+        self.scale.assign(np.sqrt(np.where(variance > 0, variance, 1.0)))

@@ -341,6 +341,8 @@ class FlowModel(HeldFlow):
             return self._run(function, *map(at_least_one_row, args), **static)[:0]
         with plain_errors():
             self.build()
+            if tf.config.functions_run_eagerly():
+                return function(*args, **static)
             traced = self._functions.known(getattr(self, "optimizer", None))
             key = call_key(function, args, static)
             if key not in traced:

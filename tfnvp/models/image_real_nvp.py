@@ -176,6 +176,8 @@ class ImageRealNVP(FlowModel):
     def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
         """Says where float images are pixels: all values are k / (levels - 1) or k / levels."""
         x = first_rows()
+        if x.dtype.kind != "f":
+            return None
         for steps in (self.levels - 1, self.levels):
             error = 4 * steps * np.finfo(x.dtype).eps
             if len(x) and np.all(np.abs(x * steps - np.rint(x * steps)) <= error):

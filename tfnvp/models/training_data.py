@@ -87,7 +87,7 @@ def _kind(x: Any) -> tf.TensorSpec:
 
 def _voice_doubt(model: "TrainingSteps", x: Any, kind: tf.TensorSpec) -> None:
     """Warns once of data of which the model would give figures that say nothing."""
-    if not model.voiced_doubt and kind.dtype.is_floating:
+    if not model.voiced_doubt:
         doubt = model.doubt(functools.partial(_first_rows, x, kind.dtype))
         if doubt:
             model.voiced_doubt = True
@@ -101,7 +101,7 @@ def _first_rows(x: Any, dtype: tf.DType) -> np.ndarray:
         batch = next(iter(x.take(1)), None)
     elif hasattr(x, "shape"):
         batch = x
-    if batch is None or dtype not in (tf.float32, tf.float64):
+    if batch is None or not (dtype.is_integer or dtype in (tf.float32, tf.float64)):
         return np.zeros([0], "float32")
     rows = np.asarray(keras.utils.unpack_x_y_sample_weight(batch)[0][:_ROWS_LOOKED_AT])
     rows = rows.astype(dtype.as_numpy_dtype)

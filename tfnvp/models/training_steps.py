@@ -75,7 +75,7 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         """Refuses data, or its `tf.TensorSpec`, of a wrong dtype or shape."""
 
     def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
-        """Says why figures of data, of which it is given float rows, would say nothing; or None."""
+        """Says why figures of data, of which it is given some rows, would say nothing; or None."""
         return None
 
     @abc.abstractmethod

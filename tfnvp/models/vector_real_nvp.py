@@ -1,5 +1,6 @@
 """Real NVP for vectors: masked couplings with dense conditioners."""
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,11 +9,24 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.bijectors import AffineCoupling, Standardization
-from tfnvp.checks import assert_all, check_positive_int
+from tfnvp.bijectors import (
+    AffineCoupling,
+    ElementwiseSpline,
+    InvertibleConv1x1,
+    LogTails,
+    Standardization,
+)
+from tfnvp.checks import assert_all, check_positive_int, check_share
+from tfnvp.columns import Columns
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
-from tfnvp.layers import DenseNetwork, Standardizer
+from tfnvp.layers import (
+    DenseNetwork,
+    InvertibleMatrix,
+    Rounding,
+    SplineWeights,
+    Standardizer,
+)
 from tfnvp.masks import ChannelHalves
 from tfnvp.models.flow_model import FlowModel
 from tfnvp.models.training_data import weights_of_rows
@@ -28,24 +42,32 @@ _FAR = 10
 class VectorRealNVP(FlowModel):
     """Real NVP of vectors [D]: exact log-likelihood, one-pass samples.
 
-    From data to latents: the standardisation that `adapt` sets, and affine couplings that keep the
-    first and the second half of the vector in turn. Latents are [D], standard normal at best. See
-    `FlowModel` for training, `log_prob` (nats), `bits_per_dim` (-log2 p(x) / D), `sample`, `encode`
-    and `decode`. Source: Real NVP (arXiv 1605.08803), sections 3.2 to 3.5.
+    From data to latents: the standardisation that `adapt` sets, logarithms of what is far out
+    (`LogTails`), a learned curve for each column (`ElementwiseSpline`), and affine couplings, each
+    after an invertible matrix, which keep the first and the second half of the vector in turn.
+    Latents are [D], standard normal at best. A single dimension has nothing to couple: given a
+    context, couplings scale and shift it by that, a curve before each; without one it is one curve.
+    See `FlowModel` for training, `log_prob` (nats), `bits_per_dim` (-log2 p(x) / D), `sample`,
+    `encode` and `decode`; docs/vectors.md goes through the parts. Source: Real NVP (arXiv
+    1605.08803), sections 3.2 to 3.5; Glow (arXiv 1807.03039) for the matrices.
 
-    The couplings start as the identity, so that standardised data is all the normalisation of
-    activations that they need: batch normalization after each, as the image model has it, trained
-    worse on make_moons.
+    It starts as the identity but for the order of dimensions, so that standardised data is all the
+    normalisation of activations that it needs: batch normalization after each coupling, as the
+    image model has it, trained worse on make_moons.
 
     Args:
-        event_size: D, 2 or more.
+        event_size: D, 1 or more.
         num_couplings: couplings; each changes half of the dimensions.
         hidden_units: sizes of the hidden layers of each conditioner.
+        dropout: probability with which training leaves out each hidden unit, in [0, 1): for tables
+            of few rows.
+        seed: an integer: of the initial weights, the permutations, and what training draws; None
+            draws one.
         **kwargs: further arguments of `FlowModel`: `num_classes`, `context_size`, `label_dropout`,
             `conditional_base`, and those of `keras.Model`, such as `dtype`.
 
     Raises:
-        ValueError: for sizes that do not fit, naming the argument.
+        ValueError: for sizes that do not fit and a dropout not in [0, 1), naming the argument.
 
     Example:
         >>> import sklearn.datasets, tfnvp
@@ -63,14 +85,11 @@ class VectorRealNVP(FlowModel):
         event_size: int,
         num_couplings: int = 8,
         hidden_units: Sequence[int] = (64, 64),
+        dropout: float = 0.0,
+        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         check_positive_int("event_size", event_size)
-        if event_size < 2:
-            raise ValueError(
-                "event_size must be 2 or more, for each coupling changes one part of the vector "
-                f"given the other, got event_size={event_size}"
-            )
         check_positive_int("num_couplings", num_couplings)
         if not isinstance(hidden_units, (list, tuple)) or not hidden_units:
             raise ValueError(
@@ -79,13 +98,19 @@ class VectorRealNVP(FlowModel):
             )
         for units in hidden_units:
             check_positive_int("each of hidden_units", units)
+        check_share("dropout", dropout)
         super().__init__(**kwargs)
         self._size = event_size
         self.num_couplings = num_couplings
-        self.hidden_units = tuple(hidden_units)
+        self.hidden_units = tuple(map(int, hidden_units))
+        self.dropout = dropout
+        # As Keras draws seeds: `keras.utils.set_random_seed` decides it.
+        self.seed = random.randint(1, 10**9) if seed is None else seed
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
         self.standardizer = Standardizer(dtype=self.variable_dtype)
-        self.standardizer.build((None, event_size))
+        self.rounding = Rounding(self.seed, dtype=self.variable_dtype)
+        for layer in (self.standardizer, self.rounding):
+            layer.build((None, event_size))
         self.build()
 
     def get_config(self) -> dict[str, Any]:
@@ -93,36 +118,63 @@ class VectorRealNVP(FlowModel):
 
     def build_distribution(self) -> FlowDistribution:
         """Makes the distribution over vectors [D], in the units of the data."""
-        couplings = [self._coupling(i % 2) for i in range(self.num_couplings)]
-        flow = tfb.Chain([Standardization(self.standardizer), *couplings], name="real_nvp")
+        parts = [Standardization(self.standardizer), LogTails(), self._spline()]
+        for i in range(self.num_couplings):
+            if self._size > 1:
+                matrix = InvertibleMatrix(self.seed + i, dtype=self.variable_dtype)
+                parts += [InvertibleConv1x1(matrix, event_ndims=1), self._coupling(i)]
+            elif self.condition.context_shape:
+                # What stays is empty, and the conditioner sees the context alone.
+                parts += [self._coupling(i), self._spline()]
         zeros = tf.zeros([self._size], self.variable_dtype)
         base = tfd.Independent(tfd.Normal(zeros, tf.ones([], zeros.dtype)), 1)
-        return FlowDistribution(base, flow)
+        return FlowDistribution(base, tfb.Chain(parts, name="real_nvp"))
 
-    def _coupling(self, parity: int) -> AffineCoupling:
+    def _spline(self) -> ElementwiseSpline:
+        return ElementwiseSpline(SplineWeights(dtype=self.variable_dtype))
+
+    def _coupling(self, i: int) -> AffineCoupling:
+        parity = i % 2 if self._size > 1 else 0
         first, second = self._size // 2, self._size - self._size // 2
         stays, changes = (second, first) if parity else (first, second)
-        network = DenseNetwork(changes, self.hidden_units, dtype=self.dtype_policy)
+        network = DenseNetwork(
+            changes,
+            self.hidden_units,
+            dropout=self.dropout,
+            seed=self.seed + 1000 * i,
+            dtype=self.dtype_policy,
+        )
         network.build((None, stays), self.condition.context_shape)
         return AffineCoupling(ChannelHalves(parity, event_ndims=1), network)
 
     def adapt(
-        self, data: TensorLike | tf.data.Dataset, sample_weight: TensorLike | None = None
+        self,
+        data: TensorLike | tf.data.Dataset,
+        sample_weight: TensorLike | None = None,
+        steps: Sequence[float] | None = None,
     ) -> None:
-        """Standardises by the mean and the standard deviation of the data, in place of any before.
+        """Looks at the data: mean and standard deviation of each column, and steps of rounded ones.
 
         To be called before training, as Keras' Normalization: afterwards the same weights are
-        another density. Saved with the model.
+        another density. Saved with the model, in place of any before.
+
+        A column of whose values a tenth or more are repeated is taken for rounded, to multiples of
+        the least distance of two of its values: training spreads each value over a cell of that
+        width (see `tfnvp.layers.Rounding`), and the density of a row is that of the dequantised row
+        at the middle of its cells. A constant column counts as one of integers, so that its density
+        is about that of one cell, 1, and no other column's changes.
 
         Args:
-            data: an array [N, D], or a finite `tf.data.Dataset` of batches [B, D], or of those that
-                `fit` takes, of which labels are left aside and weights count.
+            data: an array [N, D], also of integers, or a finite `tf.data.Dataset` of batches
+                [B, D], or of those that `fit` takes, of which labels are left aside and weights
+                count.
             sample_weight: the weights of an array's rows, [N], 0 or more; None for equal ones.
+            steps: the width of each column's cells, [D], 0 for a continuous column; None finds
+                them.
 
         Raises:
-            ValueError: for data of a wrong shape or dtype, with NaN or infinity, without rows or
-                without end, or with a dimension that does not vary; for bad weights. Nothing
-                changes then.
+            ValueError: for data of a wrong shape, without rows or without end, or with NaN or
+                infinity, naming row and column; for bad weights or steps. Nothing changes then.
         """
         if isinstance(data, tf.data.Dataset):
             if sample_weight is not None:
@@ -140,7 +192,22 @@ class VectorRealNVP(FlowModel):
             x = self.check_data(x)
             return x, None if weights is None else weights_of_rows(weights, x, "float64")
 
-        self.standardizer.adapt(checked(*batch) for batch in batches)
+        columns = Columns((checked(*batch) for batch in batches), self.variable_dtype)
+        steps = columns.steps if steps is None else np.asarray(steps, "float64")
+        self.rounding.set_steps(steps)
+        self.standardizer.take(columns.mean, columns.variance + steps**2 / 12)
+
+    def check_kind(self, x: Any) -> None:
+        """Refuses data, or its `tf.TensorSpec`, of a wrong dtype or shape; integers are numbers."""
+        dtype = getattr(x, "dtype", None)
+        if dtype is not None and dtype.is_integer:
+            x = tf.TensorSpec(x.shape, self.variable_dtype)
+        super().check_kind(x)
+
+    def check_data(self, x: TensorLike) -> tf.Tensor:
+        """Makes a float tensor of a batch, and refuses one of a wrong dtype or shape."""
+        x = super().check_data(x)
+        return tf.cast(x, self.variable_dtype) if x.dtype.is_integer else x
 
     def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
         """Says where the model was not adapted to vectors of a scale far from one."""
@@ -161,7 +228,7 @@ class VectorRealNVP(FlowModel):
 
     def continuous(self, x: tf.Tensor, training: bool | None = False) -> tf.Tensor:
         """Gives the vectors in the flow's dtype, once they are found finite."""
-        return super().continuous(self.check_values(x), training)
+        return self.rounding(self.check_values(x), training=training)
 
     def check_values(self, x: tf.Tensor) -> tf.Tensor:
         """Gives vectors, once they are found finite in the flow's dtype."""

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfnvp import metrics
 from tfnvp.bijectors import inverse_and_log_det
 from tfnvp.checks import check_positive_int
+from tfnvp.layers import InvertibleMatrix, SplineWeights
 from tfnvp.models import ImageRealNVP, VectorRealNVP
 from tfnvp.serving.image_bytes import decode_files
 from tfnvp.serving.inputs import checked, number_of_rows, require, rows, up_to_pixels
@@ -68,10 +69,15 @@ class Signatures:
 
     def __init__(self, model: Model, bfloat16_weights: bool, shape: list[int | None]) -> None:
         self._model = model
+        # The weights of the flow itself are few, and all data goes through their rounding.
+        own = (InvertibleMatrix, SplineWeights)
+        layers = [layer for layer in model.layers if isinstance(layer, own)]
+        exact = {id(weight) for layer in layers for weight in layer.weights}
         self._stored = [
             (weight, tf.Variable(tf.cast(weight, tf.bfloat16), trainable=False))
             for weight in (model.weights if bfloat16_weights else ())
             if len(weight.shape) > 1 and weight.dtype.startswith("float")
+            if id(weight) not in exact
         ]
         stored = {id(weight): variable for weight, variable in self._stored}
         self.weights = [stored.get(id(weight), weight.value) for weight in model.weights]

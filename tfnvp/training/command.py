@@ -67,7 +67,10 @@ def train(
     export_to: Annotated[Path | None, typer.Option(help="[default: saved_models/RECIPE]")] = None,
     no_export: Annotated[bool, typer.Option("--no-export", help="write no SavedModel")] = False,
     data: Annotated[
-        Path | None, typer.Option(help="of the recipe folder: directory of PNG and JPEG files")
+        Path | None,
+        typer.Option(
+            help="of the recipe folder: a directory of PNG and JPEG files; of table: a CSV file"
+        ),
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="of the recipe folder")] = None,
 ) -> None:

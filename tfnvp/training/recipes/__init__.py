@@ -5,6 +5,7 @@ recipe with code of its own has a file beside this one, as `moons` has.
 """
 
 import functools
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tfnvp import data
 from tfnvp.checks import check_choice
 from tfnvp.data import load_folder
 from tfnvp.models import presets
-from tfnvp.training.recipes import moons
+from tfnvp.training.recipes import moons, table
 from tfnvp.training.recipes.recipe import Recipe
 
 __all__ = ["Recipe", "get", "names"]
@@ -95,7 +96,15 @@ def _folder(data: Path | None = None, image_size: int = 32) -> Recipe:
     )
 
 
-# The recipe `folder` is not among them, since it is made of the options of the command line.
+def _table(data: Path | None = None) -> Recipe:
+    """The rows of a CSV file."""
+    if data is None:
+        raise ValueError("the recipe 'table' needs --data FILE.csv, a header and rows of numbers")
+    return table.recipe(data)
+
+
+# Recipes that are made of options of the command line, and those without any.
+_OF_OPTIONS = {"folder": _folder, "table": _table}
 _RECIPES = {
     "moons": moons.RECIPE,
     **{name: _recipe(name, *row) for name, row in _OURS.items()},
@@ -105,13 +114,14 @@ _RECIPES = {
 
 def names() -> list[str]:
     """The names of the recipes, sorted."""
-    return sorted([*_RECIPES, "folder"])
+    return sorted([*_RECIPES, *_OF_OPTIONS])
 
 
 def get(name: str, **options: Any) -> Recipe:
     """Looks a recipe up.
 
-    The options are those of the recipe `folder`, `data` and `image_size`; None is none.
+    The options are `data`, of the recipes `folder` and `table`, and `image_size` of `folder`; None
+    is none.
 
     Raises:
         ValueError: for an unknown name, listing the known ones, and for options that the recipe
@@ -119,8 +129,10 @@ def get(name: str, **options: Any) -> Recipe:
     """
     check_choice("recipe", name, names())
     options = {key: value for key, value in options.items() if value is not None}
-    if name == "folder":
-        return _folder(**options)
-    if options:
-        raise ValueError("--data and --image-size are options of the recipe 'folder' alone")
-    return _RECIPES[name]
+    takers = {key: inspect.signature(make).parameters for key, make in _OF_OPTIONS.items()}
+    for option in options:
+        if option not in takers.get(name, ()):
+            known = " or ".join(key for key, parameters in takers.items() if option in parameters)
+            flag = "--" + option.replace("_", "-")
+            raise ValueError(f"{flag} is an option of the recipe {known}, got it with {name}")
+    return _OF_OPTIONS[name](**options) if name in _OF_OPTIONS else _RECIPES[name]

@@ -1,0 +1,202 @@
+"""Densities of real tables, and what is unusual in them, for tfnvp and its peers.
+
+    python -m benchmarks.tables density --data DIR [--table T ..] [--contender C ..] [--seed S ..]
+    python -m benchmarks.tables anomaly --data DIR [...]
+    python -m benchmarks.tables summary FILE.jsonl ...
+
+DIR has the folders `density` (UCI tables as text) and `anomaly` (ADBench's .npz files); the digits
+and breast cancer come with scikit-learn. Each contender fits each table for each seed in a process
+of its own, on one core, and prints a JSON line with its figures and the CPU seconds of the whole
+process up to the end of the fit, imports and tracing included. Contenders use their defaults, or
+choose by the validation rows; none knows a table's name.
+
+`density`: test log-likelihood in nats. 80/10/10 by `RandomState(seed).permutation`, training capped
+at 10,000 rows; columns that are rounded are jittered by their smallest step, everything is
+standardised by the training rows, and the log-det is added back. `FlowDensity` holds out rows by
+itself, and is given the training rows with an eighth as many validation rows.
+
+`anomaly`: area under the ROC curve and average precision. Training has half of the usual rows, at
+most 5,000, and the test all others.
+"""
+
+import argparse
+import collections
+import contextlib
+import gzip
+import importlib
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+CAP, ANOMALY_CAP = 10_000, 5_000
+DENSITY = ("power-plant", "wine-red", "magic.gamma", "protein", "breast-cancer", "satellite")
+DENSITY += ("digits",)
+ANOMALY = ("breastw", "cardio", "Ionosphere", "letter", "magic.gamma", "mammography", "optdigits")
+ANOMALY += ("satellite", "shuttle", "vowels")
+CONTENDERS = {
+    "density": ("tfnvp", "mixture", "kernel", "zuko_realnvp", "zuko_nsf"),
+    "anomaly": ("tfnvp", "mixture", "kernel", "neighbours", "forest", "zuko_realnvp"),
+}
+
+
+def read(data, name):
+    """Reads a density table, float64 [N, D]."""
+    files = {
+        "power-plant": ("power-plant.txt", None),
+        "wine-red": ("wine-quality-red.txt", None),
+        "protein": ("protein.csv.gz", ","),
+    }
+    if name in files:
+        path, delimiter = data / "density" / files[name][0], files[name][1]
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            return np.loadtxt(file, delimiter=delimiter)
+    if name == "digits":
+        x = importlib.import_module("sklearn.datasets").load_digits().data
+        return x[:, x.std(axis=0) > 0]
+    if name == "breast-cancer":
+        return importlib.import_module("sklearn.datasets").load_breast_cancer().data
+    return _npz(data, name)[0]
+
+
+def _npz(data, name):
+    with np.load(data / "anomaly" / f"{name}.npz", allow_pickle=True) as arrays:
+        return arrays["X"].astype("float64"), arrays["y"].astype(int)
+
+
+def smallest_steps(x):
+    """The least distance of values of each column that has repeated ones, 0 of all others."""
+    steps = np.zeros(x.shape[1])
+    for j, column in enumerate(x.T):
+        values = np.unique(column)
+        if len(values) < 0.9 * len(column):
+            steps[j] = np.diff(values).min()
+    return steps
+
+
+def density_split(data, name, seed):
+    """Training, validation and test rows, standardised, and the log-det of that."""
+    x = read(data, name)
+    order = np.random.RandomState(seed).permutation(len(x))
+    noise = np.random.RandomState(seed + 1000).uniform(size=x.shape)
+    x = (x + smallest_steps(x) * noise)[order]
+    first, second = int(0.8 * len(x)), int(0.9 * len(x))
+    training = x[:first][:CAP]
+    mean, scale = training.mean(axis=0), training.std(axis=0)
+    parts = ((part - mean) / scale for part in (training, x[first:second], x[second:]))
+    return *parts, -np.log(scale).sum()
+
+
+def anomaly_split(data, name, seed):
+    """Training rows, test rows, and which of these are unusual."""
+    x, y = _npz(data, name)
+    usual = np.random.RandomState(seed).permutation(np.flatnonzero(y == 0))
+    half = len(usual) // 2
+    test = np.concatenate([usual[half:], np.flatnonzero(y == 1)])
+    return x[usual[:half][:ANOMALY_CAP]], x[test], y[test]
+
+
+def run(task, data, name, contender, seed, connection):
+    """Fits one contender to one table, in a process of its own; sends the figures."""
+    module = importlib.import_module("benchmarks.peers.table_models")
+    fit = getattr(module, contender)
+    started = time.process_time()
+    figures = {}
+    if task == "density":
+        training, validation, test, log_det = density_split(data, name, seed)
+        score = fit(training, validation, seed)
+        figures["cpu_seconds"] = round(time.process_time(), 1)
+        figures["nats"] = round(float(np.mean(score(test)) + log_det), 3)
+    else:
+        metrics = importlib.import_module("sklearn.metrics")
+        training, test, unusual = anomaly_split(data, name, seed)
+        score = fit(training, None, seed)
+        figures["cpu_seconds"] = round(time.process_time(), 1)
+        scores = np.nan_to_num(-score(test), nan=np.inf, posinf=1e30, neginf=-1e30)
+        figures["auroc"] = round(float(metrics.roc_auc_score(unusual, scores)), 4)
+        figures["average_precision"] = round(
+            float(metrics.average_precision_score(unusual, scores)), 4
+        )
+    figures["fit_and_score_seconds"] = round(time.process_time() - started, 1)
+    connection.send(figures)
+
+
+def measure(task, data, name, contender, seed):
+    """Has a contender's figures measured."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=run, args=(task, data, name, contender, seed, theirs))
+    process.start()
+    theirs.close()
+    with contextlib.suppress(EOFError):
+        figures = ours.recv()
+        process.join()
+        return figures
+    raise SystemExit(f"{contender} failed on {name}, seed {seed}")
+
+
+def summarise(files):
+    """Prints tables of the means over seeds: tables by rows, contenders by columns."""
+    found = collections.defaultdict(list)
+    tables, contenders = {}, {}
+    for path in files:
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            task = record["task"]
+            for figure in ("nats", "auroc", "average_precision", "cpu_seconds"):
+                if figure in record:
+                    found[task, figure, record["table"], record["contender"]].append(record[figure])
+            tables.setdefault(task, {})[record["table"]] = None
+            contenders.setdefault(task, {})[record["contender"]] = None
+    for task in tables:
+        names = list(contenders[task])
+        for figure in ("nats", "auroc", "average_precision", "cpu_seconds"):
+            rows = {
+                table: [np.mean(found.get((task, figure, table, c), np.nan)) for c in names]
+                for table in tables[task]
+            }
+            if np.isnan(list(rows.values())).all():
+                continue
+            print(f"\n| {task}, {figure} | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
+            if figure in ("auroc", "average_precision"):
+                rows["mean"] = np.mean(list(rows.values()), axis=0)
+            digits = 3 if figure in ("auroc", "average_precision") else 2
+            for table, values in rows.items():
+                print(f"| {table} | {' | '.join(f'{v:.{digits}f}' for v in values)} |")
+
+
+def main():
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tables", description=__doc__.partition("\n")[0]
+    )
+    commands = parser.add_subparsers(dest="task", required=True)
+    for task, tables in (("density", DENSITY), ("anomaly", ANOMALY)):
+        command = commands.add_parser(task)
+        command.add_argument("--data", type=Path, required=True)
+        command.add_argument("--table", nargs="*", choices=tables, default=tables)
+        command.add_argument("--seed", nargs="*", type=int, default=(0, 1, 2))
+        command.add_argument(
+            "--contender", nargs="*", choices=CONTENDERS[task], default=CONTENDERS[task]
+        )
+    command = commands.add_parser("summary")
+    command.add_argument("files", type=Path, nargs="+")
+    args = parser.parse_args()
+    if args.task == "summary":
+        summarise(args.files)
+        return
+    os.environ |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+    os.environ |= {"TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for name in args.table:
+        for seed in args.seed:
+            for contender in args.contender:
+                figures = measure(args.task, args.data, name, contender, seed)
+                record = {"task": args.task, "table": name, "seed": seed, "contender": contender}
+                print(json.dumps({"benchmark": "tables", **record, **figures}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

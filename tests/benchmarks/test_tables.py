@@ -1,0 +1,16 @@
+"""The page of vectors has no figure but what the benchmark prints of its results."""
+
+from pathlib import Path
+
+from benchmarks import tables
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_row_of_figures_is_printed_by_the_summary(capsys):
+    tables.summarise([ROOT / "benchmarks/results/tables.jsonl"])
+    printed = capsys.readouterr().out.splitlines()
+    lines = (ROOT / "docs/vectors.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) > 30
+    assert [row for row in rows if row not in printed] == []

@@ -1,0 +1,86 @@
+"""Monotone rational-quadratic splines with linear tails, which splines of flows are made of.
+
+Source: Gregory and Delbourgo (1982); Durkan, Bekasov, Murray and Papamakarios, "Neural Spline
+Flows" (arXiv 1906.04032), section 3.1.
+"""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+# No bin is narrower, relative to all, and no slope smaller: the inverse is to stay exact.
+_LEAST = 1e-3
+# The softplus of this is the slope 1 of the tails.
+_OF_SLOPE_ONE = math.log(math.expm1(1 - _LEAST))
+
+
+class Bins(NamedTuple):
+    """Bins of splines, each [..., K]: left end, width, bottom, height, slopes at both ends."""
+
+    x: tf.Tensor
+    width: tf.Tensor
+    y: tf.Tensor
+    height: tf.Tensor
+    slope: tf.Tensor
+    next_slope: tf.Tensor
+
+
+def bins(parameters: tf.Tensor, bound: float) -> Bins:
+    """Makes the bins of a spline from [-bound, bound] to itself of free parameters.
+
+    Args:
+        parameters: [..., 3K - 1]: K logits of widths, K of heights, and K - 1 slopes between; of
+            zeros the spline is the identity.
+        bound: where the linear tails, of slope one, begin.
+    """
+    count = (parameters.shape[-1] + 1) // 3
+    widths, heights, slopes = tf.split(parameters, [count, count, count - 1], axis=-1)
+    width, height = (
+        2 * bound * (_LEAST + (1 - _LEAST * count) * tf.nn.softmax(logits))
+        for logits in (widths, heights)
+    )
+    x, y = (tf.cumsum(size, axis=-1, exclusive=True) - bound for size in (width, height))
+    slopes = _LEAST + tf.nn.softplus(slopes + _OF_SLOPE_ONE)
+    one = tf.ones_like(width[..., :1])
+    slope, next_slope = tf.concat([one, slopes], -1), tf.concat([slopes, one], -1)
+    return Bins(x, width, y, height, slope, next_slope)
+
+
+def position(x: tf.Tensor, left_ends: tf.Tensor) -> tf.Tensor:
+    """Gives the index of the bin that each x [...] is in, of left ends [..., K]; int32."""
+    beyond = tf.cast(x[..., tf.newaxis] >= left_ends[..., 1:], tf.int32)
+    return tf.reduce_sum(beyond, axis=-1)
+
+
+def evaluate(x: tf.Tensor, own: Bins, bound: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Maps x [...], each in its own bin [...]; gives y and the log of the slope there."""
+    inside = tf.abs(x) < bound
+    t = tf.clip_by_value((x - own.x) / own.width, 0.0, 1.0)
+    mean = own.height / own.width
+    both = t * (1 - t)
+    below = mean + (own.slope + own.next_slope - 2 * mean) * both
+    y = own.y + own.height * (mean * t**2 + own.slope * both) / below
+    return tf.where(inside, y, x), tf.where(inside, _log_slope(t, own, mean, below), 0.0)
+
+
+def solve(y: tf.Tensor, own: Bins, bound: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Undoes `evaluate`; gives x and the log of the slope of `evaluate` there."""
+    inside = tf.abs(y) < bound
+    mean = own.height / own.width
+    up = tf.clip_by_value(y - own.y, 0.0, own.height)
+    curve = own.slope + own.next_slope - 2 * mean
+    a = own.height * (mean - own.slope) + up * curve
+    b = own.height * own.slope - up * curve
+    c = -mean * up
+    root = tf.sqrt(tf.maximum(b**2 - 4 * a * c, 0.0))
+    # This form of the root is exact where a is about 0.
+    t = tf.clip_by_value(2 * c / (-b - root), 0.0, 1.0)
+    below = mean + curve * t * (1 - t)
+    x = own.x + t * own.width
+    return tf.where(inside, x, y), tf.where(inside, _log_slope(t, own, mean, below), 0.0)
+
+
+def _log_slope(t: tf.Tensor, own: Bins, mean: tf.Tensor, below: tf.Tensor) -> tf.Tensor:
+    above = own.next_slope * t**2 + 2 * mean * t * (1 - t) + own.slope * (1 - t) ** 2
+    return 2 * tf.math.log(mean / below) + tf.math.log(above)
