@@ -1,6 +1,7 @@
 """Checks of the users' input, with errors that say what would do."""
 
 import contextlib
+import math
 import numbers
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -80,6 +81,17 @@ def check_share(name: str, value: object) -> None:
     """Raises a ValueError unless `value` is a number in [0, 1)."""
     if not isinstance(value, numbers.Real) or not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), got {name}={value!r}")
+
+
+def check_draw(n: object, temperature: object) -> None:
+    """Raises a ValueError unless n samples can be drawn at a temperature."""
+    # TensorFlow counts in 32 bits, and would draw the rest of what is more.
+    if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= tf.int32.max:
+        raise ValueError(f"n must be an integer of 0 to {tf.int32.max}, got n={n!r}")
+    if not isinstance(temperature, numbers.Real) or not 0 <= temperature < math.inf:
+        raise ValueError(
+            f"temperature must be a finite number of 0 or more, got temperature={temperature!r}"
+        )
 
 
 def check_choice(name: str, value: object, known: Collection[str]) -> None:

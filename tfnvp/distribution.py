@@ -108,10 +108,10 @@ class FlowDistribution(TransformedDistribution):
         alike = all(shape.rank == 0 or shape == self.batch_shape for _, shape in parts.values())
         if not alike or event_ndims != self.bijector.forward_min_event_ndims:
             return super().__getitem__(slices)
-        # TFP would broadcast a part without a batch first, and then slices some in no graph.
-        return self.copy(
-            **{name: part[slices] if shape.rank else part for name, (part, shape) in parts.items()}
-        )
+        # TFP would broadcast a part without a batch first, and then slices some in no graph. Of one
+        # density it is the base that gets new axes.
+        sliced = {name: part[slices] for name, (part, shape) in parts.items() if shape.rank}
+        return self.copy(**sliced or {"distribution": self.distribution[slices]})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FlowDistribution":
         return deep_copy(self, memo)

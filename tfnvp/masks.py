@@ -103,6 +103,7 @@ class ChannelHalves(Partition):
 
     def changing(self, changes: tf.Tensor) -> None:
         """Gives None: all of the half that changes does."""
+        del changes  # AutoGraph does not take a function without a statement.
 
     def __repr__(self) -> str:
         return f"ChannelHalves(parity={self.parity}, event_ndims={self.event_ndims})"

@@ -34,8 +34,17 @@ def random_bytes(shape: TensorLike, seed: TensorLike) -> tf.Tensor:
 
 
 def stateless_seed(seed: TensorLike | None) -> tf.Tensor:
-    """Makes a seed [2], int32, for stateless operations of an integer, such a pair, or None."""
+    """Makes a seed [2], int32, for stateless operations of an integer, such a pair, or None.
+
+    Raises:
+        ValueError: for an integer of more than 64 bits.
+    """
     if seed is None:
         return tf.random.uniform([2], minval=tf.int32.min, maxval=tf.int32.max, dtype=tf.int32)
+    if isinstance(seed, int) and not tf.int32.min <= seed <= tf.int32.max:
+        if not tf.int64.min <= seed <= tf.int64.max:
+            raise ValueError(f"seed must be an integer of 64 bits, got seed={seed}")
+        # None is cut down to that of another.
+        return tf.reverse(tf.bitcast(tf.constant(seed, tf.int64), tf.int32), [0])
     seed = tf.cast(tf.convert_to_tensor(seed), tf.int32)
     return tf.stack([tf.zeros_like(seed), seed]) if seed.shape.rank == 0 else seed

@@ -316,3 +316,41 @@ def test_a_picture_of_another_kind_is_named(images, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.webp")
     result = run("score", images[0], tmp_path / "a.webp")
     assert_one_line(result, "not a PNG or JPEG file", tmp_path / "a.webp")
+
+
+FAULTY = {
+    "no array": ("x.npz", lambda path: _zip(path, "a.txt"), "x.npz must hold an array, and a.txt"),
+    "no rows": ("x.npy", lambda path: np.save(path, np.zeros((0, 2))), "x.npy must hold vectors"),
+    "NaN": (
+        "x.npy", lambda path: np.save(path, [[0.0, 1.0], [0.0, np.nan]]),
+        "x.npy must be finite, got NaN in row 1, column 1",
+    ),
+    "too large": ("x.npy", lambda path: np.save(path, [[1e300, 0.0]]), "x.npy must be finite"),
+}  # fmt: skip
+
+
+def _zip(path, name):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(name, "x")
+
+
+@pytest.mark.parametrize("kind", ["saved", "served"])
+@pytest.mark.parametrize("name", FAULTY)
+def test_rows_that_cannot_be_scored_are_named(name, kind, tmp_path, request):
+    file, write, message = FAULTY[name]
+    write(tmp_path / file)
+    for command in ("score", "evaluate"):
+        result = run(command, request.getfixturevalue(kind), tmp_path / file)
+        assert_one_line(result, message)
+
+
+@pytest.mark.parametrize("kind", ["saved", "served"])
+def test_numbers_that_tensorflow_would_cut_down_are_refused(kind, tmp_path, request):
+    path, to = request.getfixturevalue(kind), tmp_path / "to.npy"
+    assert_one_line(run("sample", path, "--to", to, "-n", 2**32 + 4), "n must be an integer of 0")
+    assert_one_line(run("sample", path, "--to", to, "--seed", 10**25), "seed must be an integer")
+    drawn = []
+    for seed in (5, 2**32 + 5, 5 - 2**32):
+        assert run("sample", path, "--to", to, "--force", "-n", 2, "--seed", seed).exit_code == 0
+        drawn.append(np.load(to).tolist())
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]

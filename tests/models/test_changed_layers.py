@@ -143,6 +143,16 @@ def test_what_is_frozen_after_a_training_stays(kind, randomize):
 
 
 @pytest.mark.parametrize("kind", SHAPES)
+def test_a_model_with_a_quantized_layer_is_not_saved(kind, randomize, refuses, tmp_path):
+    """Keras would write a file that it cannot load."""
+    model, _ = _make(kind, randomize)
+    _dense(model)[0].quantize("int8")
+    match = "a model of quantized layers cannot be saved, .* got layer"
+    refuses(model.save, tmp_path / "model.keras", match=match)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", SHAPES)
 def test_quantization_is_refused(kind, randomize, refuses):
     """And leaves the model as it was."""
     model, x = _make(kind, randomize)

@@ -239,10 +239,24 @@ def test_data_of_unknown_shape_is_checked_when_it_comes(model, refuses):
 
 
 def test_bad_arguments_of_sample_are_named(model, refuses):
-    for n in (-1, 1.5, True, "3"):
+    for n in (-1, 1.5, True, "3", 2**31, 2**32 + 4):
         refuses(model.sample, n, match=f"n must be an integer .*got n={n!r}")
-    for temperature in (-1.0, float("nan")):
-        refuses(model.sample, 1, temperature=temperature, match=f"got temperature={temperature}")
+    for temperature in (-1.0, float("nan"), float("inf"), "1", None):
+        wanted = f"a finite number .* got temperature={temperature!r}"
+        refuses(model.sample, 1, temperature=temperature, match=wanted)
+    refuses(model.sample, 1, seed=2**63, match="seed must be an integer of 64 bits, got seed=9")
+
+
+def test_no_seed_is_cut_down_to_another(model):
+    drawn = [model.sample(2, seed=seed).numpy().tolist() for seed in (7, 2**32 + 7, 7 - 2**32)]
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
+
+
+def test_data_of_no_rows_is_refused_where_nothing_can_be_said(model, refuses):
+    none = np.zeros((0, 2), "float32")
+    assert model.predict(none, verbose=0).shape == (0,)
+    for method in (model.evaluate, model.fit):
+        refuses(method, none, verbose=0, match=r"x must have rows, got shape \(0, 2\)")
 
 
 def test_bad_distributions_are_refused():

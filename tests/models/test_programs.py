@@ -105,7 +105,8 @@ def test_both_sides_agree_after_lora(identities):
 def test_what_is_frozen_is_not_moved_by_variational_inference(compiled, randomize):
     """TFP trains whatever its tape sees."""
     model = randomize(tfnvp.VectorRealNVP(2, num_couplings=2, hidden_units=[4]))
-    _, frozen, free = model._flow_layers
+    networks = [x for x in model._flow_layers if isinstance(x, tfnvp.layers.DenseNetwork)]
+    frozen, free = networks
     frozen.trainable = False
     before = {layer: [v.numpy() for v in layer.variables] for layer in (frozen, free)}
     optimizer = importlib.import_module("tf_keras").optimizers.Adam(0.1)
@@ -156,6 +157,23 @@ def test_a_distribution_of_labels_is_sliced(model, compiled):
     np.testing.assert_allclose(sliced[0], whole[:, 1], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(sliced[1], whole[:, :2], rtol=1e-5, atol=1e-5)
     assert flow[::2].sample(5).shape == [5, 2, *flow.event_shape]
+
+
+SLICED = {"a new axis": (np.newaxis, (1,)), "two": ((np.newaxis, np.newaxis), (1, 1))}
+
+
+@pytest.mark.parametrize("name", SLICED)
+def test_one_density_takes_new_axes(name, model):
+    index, batch = SLICED[name]
+    one = model.distribution_for(labels=1) if model.num_classes else model.distribution
+    sliced = one[index]
+    assert sliced.batch_shape == batch
+    x = sliced.sample(2, seed=(0, 1))
+    assert x.shape == (2, *batch, *one.event_shape)
+    flat = tf.reshape(x, [2, *one.event_shape])
+    np.testing.assert_allclose(
+        tf.reshape(sliced.log_prob(x), [2]), one.log_prob(flat), rtol=1e-4, atol=1e-3
+    )
 
 
 @compiled

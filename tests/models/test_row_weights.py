@@ -133,6 +133,7 @@ def test_data_sets_have_weights(model):
         (np.where(WEIGHTS == 2, np.nan, WEIGHTS), "sample_weight must be finite .*got nan"),
         (np.where(WEIGHTS == 2, np.inf, WEIGHTS), "sample_weight must be finite .*got inf"),
         (np.ones([6, 3]), "sample_weight must be one number for each row, got weights .* 18 6"),
+        ("balanced", "sample_weight must be one number for each row, got"),
     ],
 )
 def test_bad_weights_are_refused(kind, weights, match, model, refuses):
@@ -235,3 +236,4 @@ def test_class_weights_that_are_not_used_are_refused(labelled, model, refuses):
     )  # fmt: skip
     for bad in ({3: 1.0}, {"a": 1.0}, {0: -1.0}, {0: np.nan}):
         refuses(labelled.fit, x, LABELS, class_weight=bad, match=r"classes 0\.\.2 to finite .*got")
+    refuses(labelled.fit, x, LABELS, class_weight=[1, 0, 3], match="must be a dictionary .*1, 0, 3")

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from tfnvp import atomic_file, data, plotting
 from tfnvp.checks import check_choice, one_line
 from tfnvp.cli.loading import Flow, is_of_images
+from tfnvp.columns import check_finite
 from tfnvp.data.csv_table import read_csv
 
 DEFAULT_SPLIT = "test"
@@ -59,9 +60,12 @@ def _read_vectors(path: Path, size: int) -> np.ndarray:
     if path.suffix.lower() not in (".csv", ".npy", ".npz"):
         raise ValueError(f"vectors are read from .csv, .npy and .npz files, got {path}")
     x = read_csv(path)[1] if path.suffix.lower() == ".csv" else _read_array(path)
-    if x.shape[-1:] != (size,) or x.ndim > 2:
+    if x.shape[-1:] != (size,) or x.ndim > 2 or not len(x):
         raise ValueError(f"{path} must hold vectors [N, {size}], got {x.shape}")
-    return x.reshape(-1, size).astype("float32")
+    with np.errstate(over="ignore"):
+        x = x.reshape(-1, size).astype("float32")
+    check_finite(x, what=path)
+    return x
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -77,6 +81,8 @@ def _read_array(path: Path) -> np.ndarray:
         raise ValueError(f"{path} cannot be read: {reason}") from error
     if names is not None and len(names) != 1:
         raise ValueError(f"{path} must hold one array, got {', '.join(names) or 'none'}")
+    if not isinstance(x, np.ndarray):
+        raise ValueError(f"{path} must hold an array, and {names[0]} in it is none")
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{path} must hold numbers, got {x.dtype}")
     return x

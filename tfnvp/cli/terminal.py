@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +25,9 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise  # Whoever read the output has gone, and hears nothing of it.
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-            message = f"out of memory: {one_line(error)}"
+            # TensorFlow's first line says how much, and in braces where in a graph.
+            first = re.sub(r"\{\{.*?\}\} *", "", str(error).partition("\n")[0])
+            message = f"out of memory: {first}"
         except (ValueError, OSError) as error:
             message = one_line(error)
         print(f"tfnvp: {message}", file=sys.stderr)

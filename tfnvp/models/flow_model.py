@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfnvp import metrics
 from tfnvp.bijectors.one_pass import inverse_and_log_det
-from tfnvp.checks import check_rows, plain_errors
+from tfnvp.checks import check_draw, check_rows, plain_errors
 from tfnvp.distribution import FlowDistribution
 from tfnvp.graph.full_precision import full_precision, without_tf32
 from tfnvp.graph.functions import any_rows, call_key
@@ -275,13 +275,10 @@ class FlowModel(HeldFlow):
             [n, *event_shape].
 
         Raises:
-            ValueError: if n is not a non-negative integer, temperature is negative, or it is not 1
-                where the base distribution has no mean.
+            ValueError: if n is not a non-negative integer of 32 bits, temperature is negative or
+                not finite, or it is not 1 where the base distribution has no mean.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise ValueError(f"n must be an integer of 0 or more, got n={n!r}")
-        if not temperature >= 0:
-            raise ValueError(f"temperature must be 0 or more, got temperature={temperature!r}")
+        check_draw(n, temperature)
         if temperature == 1:
             factor = None
         else:

@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
 from tfnvp.distribution import FlowDistribution
 from tfnvp.graph.functions import CompiledFunctions
+from tfnvp.graph.internals import with_inner_layers
 from tfnvp.models.condition import Condition
 from tfnvp.models.description import describe
 from tfnvp.models.training_steps import TrainingSteps
@@ -177,9 +178,16 @@ class HeldFlow(TrainingSteps):
         """Saves the model whole, as `keras.Model.save`.
 
         Raises:
-            ValueError: for a model made from a distribution, before any file is touched.
+            ValueError: for a model made from a distribution or with quantized layers, before any
+                file is touched.
         """
         self.get_config()
+        layers = [inner for layer in self._flow_layers for inner in with_inner_layers(layer)]
+        if quantized := [layer.name for layer in layers if layer.quantization_mode]:
+            raise ValueError(
+                "a model of quantized layers cannot be saved, for it could not be loaded; got "
+                f"layer {quantized[0]!r}"
+            )
         super().save(*args, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:

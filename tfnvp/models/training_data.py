@@ -62,17 +62,28 @@ def _accepted(
             x = x.map(_by_class(model, class_weight))
         return x, y, sample_weight
     model.check_kind(x if isinstance(x, Mapping) else _kind(x))
+    if getattr(x, "shape", None) and x.shape[0] == 0:
+        raise ValueError(f"x must have rows, got shape {tuple(x.shape)}")
     if has_labels(y) and model.condition.encoding is None:
         raise ValueError(
             "y must be None, for the model is not conditional: it learns p(x); make it with "
             "num_classes or context_size to learn p(x | y)"
         )
     if class_weight is not None:
+        if not hasattr(x, "shape"):
+            raise ValueError(
+                "class_weight needs arrays or a tf.data.Dataset, got x of type "
+                f"{type(x).__name__}: have it yield weights of rows"
+            )
         add = _by_class(model, class_weight)
         x, y, sample_weight = add(x, y, sample_weight)
     _voice_doubt(model, x, _kind(x))
     if sample_weight is not None and hasattr(x, "shape"):
         sample_weight = np.asarray(sample_weight)
+        if not sample_weight.ndim:
+            raise ValueError(
+                f"sample_weight must be one number for each row, got {sample_weight.item()!r}"
+            )
         # Keras forgets the weights of rows that come without labels.
         y = np.zeros([len(x), 0], "float32") if y is None else y
     return x, y, sample_weight
@@ -101,7 +112,8 @@ def _first_rows(x: Any, dtype: tf.DType) -> np.ndarray:
         batch = next(iter(x.take(1)), None)
     elif hasattr(x, "shape"):
         batch = x
-    if batch is None or not (dtype.is_integer or dtype in (tf.float32, tf.float64)):
+    known = (tf.float16, tf.float32, tf.float64)
+    if batch is None or not (dtype.is_integer or dtype in known):
         return np.zeros([0], "float32")
     rows = np.asarray(keras.utils.unpack_x_y_sample_weight(batch)[0][:_ROWS_LOOKED_AT])
     rows = rows.astype(dtype.as_numpy_dtype)
@@ -117,7 +129,11 @@ def _by_class(model: "TrainingSteps", class_weight: dict[int, float]) -> Callabl
             "pass sample_weight"
         )
     table = np.ones(classes)
-    for label, weight in dict(class_weight).items():
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(
+            f"class_weight must be a dictionary of classes and weights, got {class_weight!r}"
+        )
+    for label, weight in class_weight.items():
         known = isinstance(label, numbers.Integral) and 0 <= label < classes
         if not known or not 0 <= weight < np.inf:
             raise ValueError(

@@ -287,6 +287,9 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Computes log p(x) of each row, [N], nats; else as `keras.Model.predict`."""
+        shape = getattr(args[0] if args else kwargs.get("x"), "shape", None)
+        if shape and shape[0] == 0:
+            return np.zeros([0], self.variable_dtype)  # Keras knows no answer of no rows.
         return self._hand_to_keras("predict", args, kwargs)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:

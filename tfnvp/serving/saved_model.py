@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfnvp.checks import one_line, plain_errors
+from tfnvp.checks import check_draw, one_line, plain_errors
 from tfnvp.seeds import stateless_seed
 from tfnvp.types import TensorLike
 
@@ -101,6 +102,7 @@ class SavedModel:
         with plain_errors():
             mean = latent_mean(self._labels(labels, n)) if self.conditional else latent_mean()
         # It is drawn as the model draws it, in the model's precision.
+        check_draw(n, temperature)
         zeros = tf.zeros(self.event_shape, mean.dtype)
         base = tfd.Independent(tfd.Normal(zeros, tf.ones([], mean.dtype)), len(self.event_shape))
         noise = base.sample(n, seed=stateless_seed(seed))
@@ -147,8 +149,13 @@ class SavedModel:
             inputs["label"] = self._labels(labels, len(next(iter(inputs.values()))))
         elif labels is not None:
             raise ValueError("labels must be None, for the model is not conditional")
-        with plain_errors():
-            return signature(**inputs)
+        try:
+            with plain_errors():
+                return signature(**inputs)
+        except tf.errors.InvalidArgumentError as error:
+            # An export asserts what it is given in words of its own.
+            asserted = re.search(r"assertion failed: \[(.*?)\]", str(error))
+            raise ValueError(asserted[1] if asserted else one_line(error)) from error
 
     def _labels(self, labels: TensorLike | None, rows: int) -> tf.Tensor:
         dtype = tf.as_dtype(self._label.dtype)
