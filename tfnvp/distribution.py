@@ -21,9 +21,10 @@ class FlowDistribution(TransformedDistribution):
 
     Its answers are of the weights of that moment and connected to what it is given, in eager code
     and in graphs, also at its own samples. `tfd.TransformedDistribution` gives the same figures of
-    the same bijector, but runs each network twice in `log_prob`. A log-density so low that its
-    gradient might overflow (-1.8e19 in float32) is -inf, with a gradient of 0. Source: change of
-    variables, Real NVP (arXiv 1605.08803), equations 2 and 3.
+    the same bijector, but runs each network twice in `log_prob`. Where data or a log-density is
+    so far from 0 that something might overflow (beyond 3e18, below -1.8e19 nats in float32) the
+    log-density is -inf, with a gradient of 0. Source: change of variables, Real NVP (arXiv
+    1605.08803), equations 2 and 3.
 
     It is of the class that `tfd.TransformedDistribution(...)` gives for a bijector that is no
     composite tensor, as none with Keras layers is: so `tf.Module` finds the layers' variables in
@@ -77,8 +78,8 @@ class FlowDistribution(TransformedDistribution):
         if not self._in_one_pass(kwargs):
             return super()._log_prob(x, **kwargs)
         x = tf.convert_to_tensor(x, dtype_hint=self.dtype)
-        # In place of what would overflow in any network stands 0.
-        far = tf.abs(x) > _reach(x.dtype, 0.75)
+        # In place of what might overflow in a network stands 0: of what is beyond 3e18 in float32.
+        far = tf.abs(x) > _reach(x.dtype, 0.48)
         x = tf.where(far, tf.zeros_like(x), x)
         z, log_det = inverse_and_log_det(self.bijector, x, self.event_shape.rank)
         log_prob = self.distribution.log_prob(z)

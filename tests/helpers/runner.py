@@ -74,6 +74,8 @@ class Ends(tfnvp.training.fit.StopWhereItDiverges):
             os.kill(os.getpid(), signal.SIGKILL)
         if step == self.die.get("terminate"):
             os.kill(os.getpid(), signal.SIGTERM)
+        if step == self.die.get("interrupt"):
+            os.kill(os.getpid(), signal.SIGINT)
         if step == self.die.get("disk full"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         if step == self.die.get("read-only"):

