@@ -71,3 +71,14 @@ def test_what_is_outside(after):
     names = after("What is outside")
     assert np.isneginf(names["far"]).all()
     assert np.all(names["learned"] > 0.1)
+
+
+def test_the_table_of_devices_names_tests_that_are_there():
+    page = (DOCS / "devices.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    assert len(rows) == 9 and all(len(row) in (4, 5) and all(row) for row in rows)
+    for cell in (cell for row in rows[1:] for cell in row[1:]):
+        path, _, test = cell.strip("*`").partition("::")
+        source = (DOCS.parent / "tests" / path).read_text()
+        assert f"def {test}(" in source if test else source
+        assert cell.startswith("*") == (f"slow\ndef {test}(" in source)

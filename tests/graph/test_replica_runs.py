@@ -28,6 +28,11 @@ def test_the_ordinary_path_is_the_same_training(name, paths):
         np.testing.assert_allclose(ordinary[key], shared[key], rtol=1e-4, atol=1e-5)
 
 
+def test_predictions_are_log_probs_in_a_function(paths):
+    for found in paths.values():
+        np.testing.assert_allclose(found["predicted"], found["log_prob"], rtol=1e-4, atol=1e-5)
+
+
 def test_a_step_in_which_one_replica_fails_ends_for_all():
     found = _run(replica_program.faults)
     assert found["message"] == "vectors must be finite, got NaN or infinity"

@@ -1,6 +1,7 @@
 """What replicas exchange, in a step that they share."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tfnvp.graph import replicas
@@ -41,3 +42,14 @@ def test_tensors_of_several_dtypes_are_summed_each_in_its_own():
     for value, total in zip(values, sums, strict=True):
         np.testing.assert_array_equal(total, 2 * value)
         assert (total.shape, total.dtype) == (value.shape, value.dtype)
+
+
+@pytest.mark.parametrize(
+    ("device", "logical", "way"), [("GPU", 2, "nccl"), ("GPU", 4, "ring"), ("CPU", 2, "ring")]
+)
+def test_replicas_speak_by_nccl_where_each_has_a_gpu(device, logical, way, monkeypatch):
+    replicas_of = tuple(f"/job:localhost/replica:0/task:0/device:{device}:{i}" for i in range(2))
+    gpus = {"list_logical_devices": logical, "get_visible_devices": 2}
+    for name, count in gpus.items():
+        monkeypatch.setattr(tf.config, name, lambda kind, count=count: [kind] * count)
+    assert replicas.communication(replicas_of) == way

@@ -85,6 +85,7 @@ def test_a_model_of_several_replicas_is_one_everywhere(replicas, results):
     for inside, outside in zip(found["inside"], found["outside"], strict=True):
         np.testing.assert_allclose(inside, outside, rtol=1e-9)
     np.testing.assert_allclose(found["mirrored"], found["outside"][0], rtol=1e-9)
+    np.testing.assert_allclose(found["served"], found["outside of pixels"], rtol=1e-6)
 
 
 def test_replicas_draw_noise_of_their_own(results):

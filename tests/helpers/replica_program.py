@@ -54,6 +54,8 @@ def paths():
         losses = model.fit(ROWS, batch_size=12, epochs=3, shuffle=False, verbose=0).history["loss"]
         shares = model._shared_step is not None
         results[name] = {"losses": losses, "weights": flat(model), "shares": shares}
+        results[name]["predicted"] = model.predict(ROWS, batch_size=12, verbose=0).tolist()
+        results[name]["log_prob"] = tf.function(model.distribution.log_prob)(ROWS).numpy().tolist()
     print(json.dumps(results))
 
 

@@ -19,7 +19,7 @@ from tfnvp.training import checkpoints, recipes
 REAL = {"get": recipes.get, "savez": np.savez}
 
 
-def main(args, state=None, float=False, die=None):
+def main(args, state=None, float=False, die=None, devices=1):
     """Trains in a process that is given to it.
 
     Args:
@@ -27,7 +27,12 @@ def main(args, state=None, float=False, die=None):
         state: a file for the last state of the training, which is not evaluated then.
         float: whether images are float, to which no noise is added.
         die: a dictionary of one entry: what happens, and at which step or save.
+        devices: how many logical CPUs there are.
     """
+    if devices > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        parts = [tf.config.LogicalDeviceConfiguration()] * devices
+        tf.config.set_logical_device_configuration(cpu, parts)
     die = die or {}
     run_dir = Path(args[args.index("--run-dir") + 1])
     if die.get("read-only") == 0:

@@ -116,11 +116,15 @@ def main(replicas, directory):
     with strategy.scope():
         inside = keras.models.load_model(f"{directory}/{replicas}.keras")
         scores = [inside.log_prob(images), inside.sample(2, seed=1)]
-        tfnvp.export_saved_model(inside, f"{directory}/export{replicas}")
+        exported = str(tfnvp.export_saved_model(inside, f"{directory}/export{replicas}"))
     outside = keras.models.load_model(f"{directory}/{replicas}.keras")
     results["inside"] = [score.numpy().tolist() for score in scores]
     scores = [outside.log_prob(images), outside.sample(2, seed=1)]
     results["outside"] = [score.numpy().tolist() for score in scores]
+    pixels = np.uint8(random.randint(0, 256, size=(3, 4, 4, 1)))
+    served = tf.saved_model.load(exported).signatures["log_prob"](images=tf.constant(pixels))
+    results["served"] = served["log_prob"].numpy().tolist()
+    results["outside of pixels"] = outside.log_prob(pixels).numpy().tolist()
     results["mirrored"] = mirrored.log_prob(images).numpy().tolist()
 
     layer = tfnvp.layers.Dequantization(256, seed=0)

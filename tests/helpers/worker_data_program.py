@@ -65,4 +65,18 @@ def main(directory):
     saved = keras.models.load_model(f"{own}/best.keras")
     results["score"] = saved.log_prob(x).numpy().tolist()
     results["expected"] = model.log_prob(x).numpy().tolist()
+
+    expected = results["expected"]
+    compiled = tf.function(model.distribution.log_prob)
+    answers = {
+        "log_prob in a function": compiled(x).numpy().tolist(),
+        "predict": np.ravel(model.predict(x, batch_size=4, verbose=0)).tolist(),
+        "export": tf.saved_model.load(str(tfnvp.export_saved_model(model, f"{own}/export")))
+        .signatures["log_prob"](vectors=tf.constant(x))["log_prob"].numpy().tolist(),
+    }  # fmt: skip
+    results["answers"] = {k: [v, expected] for k, v in answers.items()}
+    bits = model.evaluate(x, batch_size=4, verbose=0, return_dict=True)["bits_per_dim"]
+    results["evaluated"] = [bits, float(np.mean(model.bits_per_dim(x)))]
+    results["drawn"] = [model.sample(2, seed=1).numpy().tolist() for _ in range(2)]
+    results["drawn"].append(saved.sample(2, seed=1).numpy().tolist())
     print(json.dumps(results), file=sys.stdout)

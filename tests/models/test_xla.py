@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.few_couplings import FewCouplings
 
 import tfnvp
@@ -100,3 +101,29 @@ def test_a_fit_and_an_evaluation_compile_once_each():
     compiled = re.findall(r"Compiled (\S+) (\d+) times", done.stderr)
     assert [times for _, times in compiled] == ["1", "1"], compiled
     assert compiled[0][0] != compiled[1][0]
+
+
+def test_answers_are_those_without(randomize, tmp_path):
+    """By `predict`, in functions of the user's, from a file, and from an export."""
+    model = randomize(_vectors())
+    model.compile(optimizer="adam", jit_compile=True)
+    distribution = model.distribution
+    expected = distribution.log_prob(VECTORS)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    served = tf.saved_model.load(str(tfnvp.export_saved_model(model, tmp_path / "export")))
+    for found in (
+        model.predict(VECTORS, batch_size=4, verbose=0),
+        tf.function(distribution.log_prob, jit_compile=True)(VECTORS),
+        loaded.log_prob(VECTORS),
+        served.signatures["log_prob"](vectors=tf.constant(VECTORS))["log_prob"],
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    # XLA draws other samples than TensorFlow for a seed, and the same ones for it each time.
+    sample = tf.function(lambda: distribution.sample(1000, seed=(0, 1)), jit_compile=True)
+    x = sample()
+    np.testing.assert_array_equal(x, sample())
+    usual = distribution.sample(1000, seed=(0, 1))
+    for quantile in (25, 50, 75):
+        one, other = (np.percentile(drawn, quantile, axis=0) for drawn in (x, usual))
+        np.testing.assert_allclose(one, other, atol=0.25)

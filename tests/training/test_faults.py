@@ -1,5 +1,6 @@
 """Whatever ends a run, it goes on as if nothing had happened: in processes that really die."""
 
+import json
 import os
 import random
 import signal
@@ -83,6 +84,36 @@ def test_ctrl_c_saves_and_the_status_says_so(tmp_path):
     assert said == ["train: ended by SIGINT after step 3: go on with --resume"]
     left = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert left[-1] == "000000003.npz"
+
+
+@pytest.mark.slow
+def test_a_run_on_two_replicas_is_resumed_as_one_on_one_device(tmp_path):
+    whole, resumed = tmp_path / "whole.npz", tmp_path / "resumed.npz"
+    mirrored = ["--strategy", "mirrored"]
+    death = {"die": {"terminate": 3}, "devices": 2, "float": True}
+    code, _, errors = run(tmp_path / "two", *TRAINING, *mirrored, **death)
+    assert code == 128 + signal.SIGTERM, errors
+    options = {"state": str(resumed), "devices": 2, "float": True}
+    code, _, errors = run(
+        tmp_path / "two", "digits", "--resume", "--no-export", *mirrored, **options
+    )
+    assert code == 0, errors
+    code, _, errors = run(tmp_path / "one", *TRAINING, float=True, state=str(whole))
+    assert code == 0, errors
+    for row, other in zip(state(whole)[0], state(resumed)[0], strict=True):
+        assert other == pytest.approx(row, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_that_xla_compiles_is_resumed_as_one(tmp_path):
+    code, _, errors = run(tmp_path / "run", *TRAINING, "--jit", die={"terminate": 3})
+    assert code == 128 + signal.SIGTERM, errors
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert settings["jit"] is True
+    code, said, _ = run(tmp_path / "run", "digits", "--resume", "--no-export", "--no-jit")
+    assert code == 2 and "has --jit True, got False" in said[0]
+    code, _, errors = run(tmp_path / "run", "digits", "--resume", "--no-export")
+    assert code == 0, errors
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step():

@@ -119,3 +119,14 @@ def test_keras_callbacks_save_and_go_on(of_two_workers):
         assert worker["epochs"] == [2]
         np.testing.assert_allclose(worker["score"], worker["expected"], rtol=1e-5)
     assert of_two_workers[0]["score"] == of_two_workers[1]["score"]
+
+
+def test_workers_answer_as_one_device_does(of_two_workers):
+    """By `log_prob` in a function, `predict`, `evaluate`, `sample`, and an export."""
+    for worker in of_two_workers:
+        for name, (found, expected) in worker["answers"].items():
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+        assert worker["evaluated"][0] == pytest.approx(worker["evaluated"][1], rel=1e-5)
+        once, again, saved = worker["drawn"]
+        assert once == again
+        np.testing.assert_allclose(once, saved, rtol=1e-5)
