@@ -55,7 +55,7 @@ WRITERS = {
     "npy": lambda directory, model: rows.write_array(directory / "file.npy", NOISE, None),
     "npz": lambda directory, model: rows.write_array(directory / "file.npz", NOISE, None),
     "NPY": lambda directory, model: rows.write_array(directory / "file.NPY", NOISE, None),
-    "keras": lambda directory, model: checkpoints.save_model(model, directory / "model.keras"),
+    "keras": lambda directory, model: model.save(directory / "model.keras"),
     "checkpoint": lambda directory, model: checkpoints.Checkpoints(directory, model).save([]),
     "csv": history,
     "SavedModel": lambda directory, model: tfnvp.export_saved_model(model, directory, ["log_prob"]),

@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 from tfnvp.bijectors.flow_bijector import held_layers, tie_keras_layers
 from tfnvp.bijectors.one_pass import forward_and_log_det, inverse_and_log_det
 from tfnvp.deep_copy import deep_copy
-from tfnvp.graph.internals import TransformedDistribution
+from tfnvp.graph.internals import TransformedDistribution, broadcast_base, is_injective
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -78,14 +78,14 @@ class FlowDistribution(TransformedDistribution):
         if not self._in_one_pass(kwargs):
             return super()._log_prob(x, **kwargs)
         x = tf.convert_to_tensor(x, dtype_hint=self.dtype)
-        # In place of what might overflow in a network stands 0: of what is beyond 3e18 in float32.
+        # Zero replaces values beyond 3e18 (float32), which might overflow in a network.
         far = tf.abs(x) > _reach(x.dtype, 0.48)
         x = tf.where(far, tf.zeros_like(x), x)
         z, log_det = inverse_and_log_det(self.bijector, x, self.event_shape.rank)
         log_prob = self.distribution.log_prob(z)
         log_prob += tf.cast(log_det, log_prob.dtype)
         far = tf.reduce_any(far, axis=list(range(-self.event_shape.rank, 0)))
-        # Of less, products of latents in a gradient might overflow. NaN stays what it is.
+        # Below that, products of latents in a gradient might overflow. NaN stays what it is.
         far |= log_prob < -_reach(log_prob.dtype, 0.5)
         return tf.where(far, tf.constant(-math.inf, log_prob.dtype), log_prob)
 
@@ -94,7 +94,7 @@ class FlowDistribution(TransformedDistribution):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         if not self._in_one_pass(kwargs):
             return super()._sample_and_log_prob(sample_shape, seed, **kwargs)
-        base = self._maybe_broadcast_distribution_batch_shape()
+        base = broadcast_base(self)
         z, log_prob = base.experimental_sample_and_log_prob(sample_shape, seed)
         x, log_det = forward_and_log_det(self.bijector, z, self.distribution.event_shape.rank)
         return x, log_prob - tf.cast(log_det, log_prob.dtype)
@@ -109,8 +109,8 @@ class FlowDistribution(TransformedDistribution):
         alike = all(shape.rank == 0 or shape == self.batch_shape for _, shape in parts.values())
         if not alike or event_ndims != self.bijector.forward_min_event_ndims:
             return super().__getitem__(slices)
-        # TFP would broadcast a part without a batch first, and then slices some in no graph. Of one
-        # density it is the base that gets new axes.
+        # TFP would broadcast a part without a batch first, and then slices some in no graph. Where
+        # nothing has a batch, the base gets the new axes.
         sliced = {name: part[slices] for name, (part, shape) in parts.items() if shape.rank}
         return self.copy(**sliced or {"distribution": self.distribution[slices]})
 
@@ -123,7 +123,7 @@ class FlowDistribution(TransformedDistribution):
             getattr(shape, "rank", None)
             for shape in (self.event_shape, self.distribution.event_shape)
         ]
-        return not kwargs and None not in ranks and self.bijector._is_injective
+        return not kwargs and None not in ranks and is_injective(self.bijector)
 
 
 def _reach(dtype: tf.DType, power: float) -> float:

@@ -14,6 +14,7 @@ import tensorflow_probability as tfp
 
 import tfnvp
 from tfnvp.graph import internals
+from tfnvp.graph.concatenation import concatenate
 from tfnvp.layers import DenseNetwork
 from tfnvp.masks import ChannelHalves
 
@@ -163,7 +164,7 @@ def test_options_of_functions_are_those_of_before_afterwards():
 
 
 def test_gradient_of_tensorflows_concatenation_takes_the_axis_from_the_forward_function():
-    """The day it does not, `internals.concatenate` can go."""
+    """The day it does not, `graph/concatenation.py` can go."""
 
     @tf.function
     def forward(x):
@@ -175,13 +176,13 @@ def test_gradient_of_tensorflows_concatenation_takes_the_axis_from_the_forward_f
         _, backward = graph._delayed_rewrite_functions.forward_backward()
         return [op.type for op in backward.graph.get_operations()]
 
-    mine = tf.function(lambda x: internals.concatenate(x, -x))
+    mine = tf.function(lambda x: concatenate(x, -x))
     assert "ConcatOffset" in backward_operations(forward.python_function)
     assert "ConcatOffset" not in backward_operations(mine.python_function)
     x = tf.constant([[1.0, 2.0]])
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = internals.concatenate(x, -x) * [1.0, 2.0, 3.0, 4.0]
+        y = concatenate(x, -x) * [1.0, 2.0, 3.0, 4.0]
     np.testing.assert_array_equal(tape.gradient(y, x), [[-2.0, -2.0]])
 
 
@@ -238,3 +239,51 @@ def test_a_chain_of_tfps_own_takes_its_own_way_to_a_log_det():
     np.testing.assert_allclose(
         chain.inverse_log_det_jacobian([2 * np.e], 1), -1 - np.log(2), rtol=1e-6
     )
+
+
+def test_mirrored_replicas_take_collectives_unless_told_otherwise():
+    for ops, collective in ((None, True), (tf.distribute.ReductionToOneDevice(), False)):
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"], cross_device_ops=ops)
+        assert internals.takes_collectives(strategy) is collective
+
+
+def test_steps_of_a_data_set_are_found_with_their_seeds():
+    tf.random.set_seed(None)  # What a program seeds as a whole has a seed everywhere.
+    rows = tf.data.Dataset.range(8)
+    found = internals.steps_of(rows.shuffle(4).map(lambda x: x + 1).shuffle(4, seed=3).shard(2, 0))
+    assert [step for step in found if step[0] == "shuffle"] == [
+        ("shuffle", True), ("shuffle", False),
+    ]  # fmt: skip
+    assert ("shard", True) in found
+
+
+def test_variables_that_an_optimizer_was_not_built_for_are_found():
+    known, unknown = (keras.Variable(1.0) for _ in range(2))
+    for optimizer in (
+        keras.optimizers.Adam(),
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
+    ):
+        optimizer.build([known])
+        assert internals.variables_unknown_to(optimizer, [known, unknown]) == [unknown]
+
+
+@pytest.mark.parametrize(
+    "name", ["_var_key", "_backend_update_step", "_clip_gradients", "_all_reduce_sum_gradients"]
+)
+def test_keras_still_calls_what_an_optimizer_of_replicas_overrides(name, monkeypatch):
+    """Keras would leave an override alone that it no longer calls."""
+    calls = []
+    real = getattr(tfnvp.optimizers.Adam, name)
+
+    def noted(*args, **kwargs):
+        calls.append(name)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(tfnvp.optimizers.Adam, name, noted)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        variable = keras.Variable(1.0)
+        optimizer = tfnvp.optimizers.Adam(global_clipnorm=1.0)
+        optimizer.build([variable])
+    strategy.run(tf.function(lambda: optimizer.apply([tf.constant(1.0)], [variable])))
+    assert calls

@@ -22,8 +22,8 @@ def forward_and_log_det(
     bijector by its two TFP calls. The result is of the current weights and connected to z.
 
     Args:
-        bijector: any `tfb.Bijector` of tensors that is injective.
-        z: [..., *event].
+        bijector: any `tfb.Bijector` that is injective.
+        z: [..., *event], or what else the bijector takes (`tfb.JointMap`, `tfb.Split`).
         event_ndims: the rank of the events, over which the log-det is summed; None for the least
             that the bijector has.
 
@@ -45,8 +45,8 @@ def inverse_and_log_det(
     """Maps data to latents, with the log-det of the map: `forward_and_log_det`, reversed.
 
     Args:
-        bijector: any `tfb.Bijector` of tensors that is injective.
-        x: [..., *event].
+        bijector: any `tfb.Bijector` that is injective.
+        x: [..., *event], or what else the bijector takes.
         event_ndims: as in `forward_and_log_det`.
 
     Returns:
@@ -58,6 +58,9 @@ def inverse_and_log_det(
         >>> z.numpy().tolist()
         [0.5, 2.0]
     """
+    if not _in_line(bijector):
+        x = tf.nest.map_structure(tf.identity, x)
+        return bijector.inverse(x), bijector.inverse_log_det_jacobian(x, event_ndims)
     if event_ndims is None:
         event_ndims = bijector.inverse_min_event_ndims
     value = tf.convert_to_tensor(x, dtype_hint=bijector.dtype)
@@ -87,6 +90,15 @@ def parts(bijector: tfb.Bijector, inverted: bool = False) -> Iterator[tfb.Biject
             yield from parts(part, inverted)
     else:
         yield tfb.Invert(bijector) if inverted else bijector
+
+
+def _in_line(bijector: tfb.Bijector) -> bool:
+    """Tells whether all parts map one tensor to one, unlike `tfb.Split` or `tfb.JointMap`."""
+    return not any(
+        tf.nest.is_nested(ndims)
+        for part in parts(bijector)
+        for ndims in (part.forward_min_event_ndims, part.inverse_min_event_ndims)
+    )
 
 
 def _sum_over_event(
@@ -121,4 +133,4 @@ def _log_det(
     return forward_and_log_det(chain, argument, event_ndims)[1]
 
 
-answer_afresh(where=_holds_flow, log_det=_log_det)
+answer_afresh(where=_holds_flow, in_line=_in_line, log_det=_log_det)

@@ -27,7 +27,7 @@ tfb, tfd = tfp.bijectors, tfp.distributions
 
 
 class MultiWorkerFit:
-    """Mixed into a `keras.Model`: `fit` and `evaluate` under MultiWorkerMirroredStrategy.
+    """A mixin for a `keras.Model`: `fit` and `evaluate` under MultiWorkerMirroredStrategy.
 
     Keras 3.15 breaks them in two places, both in
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/trainer.py
@@ -49,7 +49,7 @@ class MultiWorkerFit:
 
 
 class ReplicaOptimizer:
-    """Mixed into a Keras optimizer whose `apply` is given gradients that are summed over replicas.
+    """A mixin for a Keras optimizer whose `apply` is given gradients that are summed over replicas.
 
     In a function that replicas share each updates variables of its own, where Keras would leave the
     replica and have the strategy update all of them:
@@ -81,7 +81,8 @@ class ReplicaOptimizer:
     def _clip_gradients(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
         if self.clipnorm or not self.global_clipnorm:
             return super()._clip_gradients(grads)
-        # It is Keras' formula in half of the operations; a norm that is no number spoils them all.
+        # It is Keras' formula in half of the operations; norm - norm makes every gradient NaN where
+        # the norm is not finite.
         norm, bound = tf.linalg.global_norm(grads), self.global_clipnorm
         scale = bound * tf.minimum(1 / norm, 1 / bound) + (norm - norm)
         return [scale * gradient for gradient in grads]
@@ -178,12 +179,8 @@ def structure(layers: list[keras.Layer]) -> tuple:
 def kind(layer: keras.Layer) -> tuple:
     """Tells what a trace depends on that takes the variables of a layer as its arguments."""
     variables = ((v.name, tuple(v.shape), v.dtype) for v in layer.variables)
-    inner = ((one.dtype_policy.name, _lora_factor(one)) for one in with_inner_layers(layer))
-    return *variables, *inner
-
-
-def _lora_factor(layer: keras.Layer) -> float | None:
-    return getattr(layer, "lora_alpha", None)
+    inner = with_inner_layers(layer)
+    return *variables, *((x.dtype_policy.name, getattr(x, "lora_alpha", None)) for x in inner)
 
 
 # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/optimizers/adam.py
@@ -231,22 +228,6 @@ def steps_of(dataset: tf.data.Dataset) -> list[tuple[str, bool]]:
     return [(kind, seeded), *(step for one in dataset._inputs() for step in steps_of(one))]
 
 
-@tf.custom_gradient
-def concatenate(*tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Concatenates tensors on their last axis, with a gradient that XLA compiles once.
-
-    TensorFlow's own gradient takes the axis from the function that ran forward. XLA does not see
-    that this is a constant, and compiles every step anew:
-    https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/ops/array_grad.py
-    """
-    sizes = [tensor.shape[-1] for tensor in tensors]
-
-    def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
-        return tf.split(upstream, sizes, axis=-1)
-
-    return tf.concat(tensors, axis=-1), gradient
-
-
 @contextlib.contextmanager
 def optimised_once() -> Iterator[None]:
     """Within this context TensorFlow spends less time on optimising functions that are called.
@@ -283,12 +264,23 @@ def _is_instance(cls: type, instance: object) -> bool:
     return abc.ABCMeta.__instancecheck__(cls, instance)
 
 
+def broadcast_base(distribution: tfd.TransformedDistribution) -> tfd.Distribution:
+    """Gives the base of a transformed distribution the batch of the whole."""
+    return distribution._maybe_broadcast_distribution_batch_shape()
+
+
+def is_injective(bijector: tfb.Bijector) -> bool:
+    """Tells whether a bijector maps one to one, as all but a few do."""
+    return bijector._is_injective
+
+
 # Users take what `tfd.TransformedDistribution(...)` returns for an instance of it.
 type(tfd.TransformedDistribution).__instancecheck__ = _is_instance
 
 
 def answer_afresh(
     where: Callable[[tfb.Bijector], bool],
+    in_line: Callable[[tfb.Bijector], bool],
     log_det: Callable[[tfb.Bijector, tf.Tensor, int, bool], tf.Tensor],
 ) -> None:
     """Makes some TFP bijectors compute every answer anew; all others stay as they are.
@@ -296,13 +288,13 @@ def answer_afresh(
     TFP keeps what a bijector answered for as long as argument and answer live. It does not see that
     the weights of a Keras layer change, and hands back x for inverse(forward(x)), through which no
     gradient flows: https://github.com/tensorflow/probability/issues/1510. The cache is an attribute
-    of the class `tfb.Bijector`, shared by chains and all others that may hold a flow:
-    https://github.com/tensorflow/probability/blob/v0.25.0/tensorflow_probability/python/bijectors/bijector.py
-    For its log-det a chain runs each part forward and then each part's log-det:
-    https://github.com/tensorflow/probability/blob/v0.25.0/tensorflow_probability/python/bijectors/composition.py
+    of the class in bijectors/bijector.py. For its log-det a chain, in bijectors/composition.py,
+    runs each part forward and then each part's log-det.
 
     Args:
-        where: tells whether a bijector has no use for the cache; it is asked once for each.
+        where: tells whether a bijector has no use for the cache; it is asked once for each, and
+            the parts have none then either.
+        in_line: tells whether all parts of such a chain map one tensor to one.
         log_det: computes the log-det of such a chain in one pass, from the chain, an argument, the
             rank of its events, and whether it is that of the inverse.
     """
@@ -314,17 +306,14 @@ def answer_afresh(
         def method(
             chain: tfb.Bijector, argument: tf.Tensor, event_ndims: int, **kwargs: Any
         ) -> tf.Tensor:
-            if kwargs or tf.nest.is_nested(argument) or not _BypassableCache.bypassed_by(chain):
+            if kwargs or not _BypassableCache.bypassed_by(chain) or not in_line(chain):
                 return tfp_method(chain, argument, event_ndims, **kwargs)
             return log_det(chain, argument, event_ndims, inverse)
 
         return method
 
-    for name, inverse in (
-        ("_forward_log_det_jacobian", False),
-        ("_inverse_log_det_jacobian", True),
-    ):
-        setattr(Chain, name, in_one_pass(getattr(Chain, name), inverse))
+    for inverse, name in enumerate(("_forward_log_det_jacobian", "_inverse_log_det_jacobian")):
+        setattr(Chain, name, in_one_pass(getattr(Chain, name), bool(inverse)))
 
 
 class _BypassableCache(cache_util.BijectorCache):
@@ -334,7 +323,10 @@ class _BypassableCache(cache_util.BijectorCache):
     def bypassed_by(cls, bijector: tfb.Bijector) -> bool:
         known = vars(bijector)
         if "_tfnvp_bypasses_cache" not in known:
-            known["_tfnvp_bypasses_cache"] = cls.where(bijector)
+            known["_tfnvp_bypasses_cache"] = bypassed = cls.where(bijector)
+            # A part that stands next to the data would cut gradients at samples of the whole.
+            for part in bijector.submodules if bypassed else ():
+                vars(part)["_tfnvp_bypasses_cache"] = True
         return known["_tfnvp_bypasses_cache"]
 
     def __get__(

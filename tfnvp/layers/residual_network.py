@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfnvp.graph.internals import concatenate
+from tfnvp.graph.concatenation import concatenate
 from tfnvp.graph.pure_layer import PureLayer
 from tfnvp.graph.replicas import hide_from_constant_folding
 from tfnvp.layers.bounded_log_scale import BoundedLogScale

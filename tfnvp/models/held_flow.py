@@ -1,11 +1,14 @@
 """A Keras model that holds a flow: its layers are the model's own, and it is saved whole."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfnvp import atomic_file
 from tfnvp.bijectors.flow_bijector import keras_layers, tie_keras_layers
 from tfnvp.distribution import FlowDistribution
 from tfnvp.graph.functions import CompiledFunctions
@@ -174,8 +177,8 @@ class HeldFlow(TrainingSteps):
             **self.condition.get_config(),
         }
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Saves the model whole, as `keras.Model.save`.
+    def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
+        """Saves the model whole, as `keras.Model.save`; a file is written whole or not at all.
 
         Raises:
             ValueError: for a model made from a distribution or with quantized layers, before any
@@ -188,7 +191,11 @@ class HeldFlow(TrainingSteps):
                 "a model of quantized layers cannot be saved, for it could not be loaded; got "
                 f"layer {quantized[0]!r}"
             )
-        super().save(*args, **kwargs)
+        if Path(filepath).suffix != ".keras" or not overwrite:
+            super().save(filepath, overwrite, **kwargs)
+            return
+        with atomic_file.writing(filepath) as written:
+            super().save(written, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> Any:
         """Exports the model's call, log p(x), as `keras.Model.export`, also before a first call.

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfnvp import atomic_file
 from tfnvp.training import Terminated
-from tfnvp.training.checkpoints import Checkpoints, save_model, steps_taken
+from tfnvp.training.checkpoints import Checkpoints, steps_taken
 
 Logs = dict[str, Any] | None
 
@@ -34,7 +34,7 @@ class Record(keras.callbacks.Callback):
         """Saves the model if its validation is the best so far, and adds a row."""
         best = np.nanmin([math.inf, *(row["val_bits_per_dim"] for row in self.rows)])
         if logs["val_bits_per_dim"] < best:
-            save_model(self.model, self.directory / "model.keras")
+            self.model.save(self.directory / "model.keras")
         self.rows.append({"epoch": epoch, **{name: float(logs[name]) for name in sorted(logs)}})
         path = self.directory / "history.csv"
         with atomic_file.writing(path) as written, written.open("w", newline="") as file:

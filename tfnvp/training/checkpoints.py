@@ -70,12 +70,6 @@ class Checkpoints:
         return sorted(self.directory.glob("[0-9]*.npz"))
 
 
-def save_model(model: FlowModel, path: Path) -> None:
-    """Saves a model in a `.keras` file, which is whole at every moment."""
-    with atomic_file.writing(path) as written:
-        model.save(written)
-
-
 def steps_taken(model: FlowModel) -> int:
     """Counts the steps that the optimizer of a model has taken."""
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfnvp.callbacks import Watch
 from tfnvp.training import WorkerGone
 from tfnvp.training.callbacks import Checkpoint, Diverged, Log, Record, StopWhereItDiverges
-from tfnvp.training.checkpoints import Checkpoints, save_model, steps_taken
+from tfnvp.training.checkpoints import Checkpoints, steps_taken
 from tfnvp.training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Training:
         shown = ", ".join(map(str, indices[:256])) + (", ..." if len(indices) > 256 else "")
         self._back_to_finite_weights(error.before)
         path = self.directory / "last_finite.keras"
-        save_model(self.model, path)
+        self.model.save(path)
         return (
             f"{error}; its batch had the rows {shown} of the training split; the weights before "
             f"are in {path}; try a lower --learning-rate than {self.settings.learning_rate:g}"
