@@ -78,8 +78,8 @@ def test_unusualness_outranks_log_p_where_a_value_repeats():
     x = random.normal(size=(600, 3))
     x[random.uniform(size=600) < 0.5, 0] = 0
     usual, train = x[:200], x[200:]
-    unusual = random.normal(size=(100, 3)) + [0, 3, 0]
-    unusual[:, 0] = 0
+    unusual = random.normal(size=(100, 3))
+    unusual[:, 0], unusual[:, 1] = 0, unusual[:, 1] + 3
     density = FlowDensity(2, (16,), random_state=0).fit(train)
     rows, labels = np.concatenate([usual, unusual]), np.repeat([0, 1], [200, 100])
     found = roc_auc_score(labels, density.unusualness(rows))
