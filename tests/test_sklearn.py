@@ -7,6 +7,7 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, ShuffleSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -62,12 +63,29 @@ def test_contamination_is_the_share_of_unusual_training_rows(fitted):
 
 
 def test_p_values_are_ranks_among_rows_held_out(fitted):
-    held_out = fitted.held_out_scores_
-    assert len(held_out) == 17
-    scores = fitted.score_samples(_wine())
-    expected = [(1 + np.sum(held_out <= score)) / 18 for score in scores]
+    held_out = fitted.held_out_unusualness_
+    assert len(held_out) == len(fitted.held_out_scores_) == 17
+    found = fitted.unusualness(_wine())
+    assert np.all(np.isin(held_out, found)) and np.all(np.diff(held_out) >= 0)
+    expected = [(1 + np.sum(held_out >= row)) / 18 for row in found]
     np.testing.assert_allclose(fitted.p_values(_wine()), expected)
     assert fitted.p_values(_wine()[:1] + 1e4)[0] == pytest.approx(1 / 18)
+
+
+def test_unusualness_outranks_log_p_where_a_value_repeats():
+    """Of the unusual rows one column has the common value, which alone makes them likely."""
+    random = np.random.RandomState(0)
+    x = random.normal(size=(600, 3))
+    x[random.uniform(size=600) < 0.5, 0] = 0
+    usual, train = x[:200], x[200:]
+    unusual = random.normal(size=(100, 3))
+    unusual[:, 0], unusual[:, 1] = 0, unusual[:, 1] + 3
+    density = FlowDensity(2, (16,), random_state=0).fit(train)
+    rows, labels = np.concatenate([usual, unusual]), np.repeat([0, 1], [200, 100])
+    found = roc_auc_score(labels, density.unusualness(rows))
+    by_density = roc_auc_score(labels, -density.score_samples(rows))
+    assert found > by_density + 0.1, by_density
+    assert found > 0.8
 
 
 def test_explanations_name_the_column_that_was_changed(fitted):

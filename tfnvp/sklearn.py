@@ -1,7 +1,7 @@
 """Densities of tables, and what is unusual in them, in scikit-learn's manners."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -44,6 +44,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         offset_: log p below which `predict` calls a row unusual.
         held_out_scores_: log p of the rows held out, ascending, float64; of all rows where there
             are too few to hold some out.
+        held_out_unusualness_: `unusualness` of the same rows, ascending.
         background_: training rows from which `explain` draws, at most 256.
         n_iter_: steps of training taken.
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
@@ -120,6 +121,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         self.background_ = rows[drawn]
         scores = self._scores(rows)
         self.held_out_scores_ = np.sort(scores[held_out])
+        self.held_out_unusualness_ = np.sort(self._in_blocks(model.unusualness, rows[held_out]))
         self.offset_ = _quantile(scores, weights, self.contamination)
         return self
 
@@ -144,15 +146,24 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         """Gives -1 for unusual rows and +1 for all others, [N]."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    def unusualness(self, X: ArrayLike) -> np.ndarray:
+        """Tells how unusual each row is, [N], the more the higher: best to rank anomalies by.
+
+        It is -log p without what makes a density high where values repeat or columns nearly
+        determine each other, see `tfnvp.VectorRealNVP.unusualness`; scikit-learn asks of `predict`
+        and `decision_function` to go by log p itself.
+        """
+        check_is_fitted(self)
+        return self._in_blocks(self.model_.unusualness, self._checked(X))
+
     def p_values(self, X: ArrayLike) -> np.ndarray:
         """Computes the share of held-out training rows that are as unusual as each row, [N].
 
-        With n rows held out, of which k have a log p as low, it is (k + 1) / (n + 1): if X is more
-        of the training rows' kind, it falls below any a with a probability of at most a.
+        With n rows held out, of which k have as high an `unusualness`, it is (k + 1) / (n + 1): if
+        X is more of the training rows' kind, it falls below any a with a probability of at most a.
         """
-        scores = self.score_samples(X)
-        known = self.held_out_scores_
-        return (1 + np.searchsorted(known, scores, side="right")) / (1 + len(known))
+        found, known = self.unusualness(X), self.held_out_unusualness_
+        return (1 + len(known) - np.searchsorted(known, found, side="left")) / (1 + len(known))
 
     def explain(self, X: ArrayLike, draws: int = 32) -> np.ndarray:
         """Tells which columns make each row unusual.
@@ -203,12 +214,16 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         return X
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
-        """Computes log p of checked rows, whole blocks of them at a time."""
+        """Computes log p of checked rows."""
+        return self._in_blocks(self.model_.log_prob, X)
+
+    def _in_blocks(self, function: Callable, X: np.ndarray) -> np.ndarray:
+        """Computes a figure of the model for checked rows, whole blocks of them at a time."""
         # Of the model's dtype, for which `log_prob` is traced already.
         X = X.astype(self.model_.variable_dtype)
         rows = np.resize(X, (-(-len(X) // _BLOCK) * _BLOCK, X.shape[1]))
-        scores = [self.model_.log_prob(rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)]
-        return np.concatenate(scores).astype("float64")[: len(X)]
+        found = [function(rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)]
+        return np.concatenate(found).astype("float64")[: len(X)]
 
 
 def _name_text(X: ArrayLike) -> None:

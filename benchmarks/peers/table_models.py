@@ -10,11 +10,20 @@ import numpy as np
 
 
 def tfnvp(training, validation, seed):
-    """`tfnvp.sklearn.FlowDensity` as it comes."""
+    """`tfnvp.sklearn.FlowDensity` as it comes: log p, and its `unusualness` for anomalies."""
     from tfnvp.sklearn import FlowDensity
 
     if validation is not None:
         training = np.concatenate([training, validation[: len(training) // 8]])
+        return FlowDensity(random_state=seed).fit(training).score_samples
+    unusualness = FlowDensity(random_state=seed).fit(training).unusualness
+    return lambda x: -unusualness(x)
+
+
+def tfnvp_log_p(training, validation, seed):
+    """`tfnvp.sklearn.FlowDensity` as it comes: log p for anomalies, too."""
+    from tfnvp.sklearn import FlowDensity
+
     return FlowDensity(random_state=seed).fit(training).score_samples
 
 

@@ -73,6 +73,34 @@ def test_log_prob_is_that_of_the_distribution(model):
     np.testing.assert_allclose(log_prob, normal + log_det(_data(), 1), rtol=1e-4)
 
 
+def test_unusualness_leaves_out_volumes_and_what_curves_say_for_a_row(model):
+    x = tf.constant(_data())
+    standardization, tails, spline, *_ = model.distribution.bijector.bijectors
+    standardized = standardization.inverse(x)
+    inner = tails.inverse(standardized)
+    with tf.GradientTape() as tape:
+        tape.watch(inner)
+        outer = spline.inverse(inner)
+    # Of curves, column by column, the gradient is the slopes.
+    slopes = np.log(tape.gradient(outer, inner))
+    assert slopes.max() > 0.5
+    volume = tails.inverse_log_det_jacobian(standardized, 1) + np.minimum(slopes, 0.5).sum(axis=1)
+    z = model.encode(x)
+    expected = 0.5 * np.sum(z**2 + np.log(2 * np.pi), axis=1) - volume
+    np.testing.assert_allclose(model.unusualness(x), expected, rtol=1e-4)
+
+
+def test_unusualness_of_one_dimension_and_of_far_rows():
+    line = tfnvp.VectorRealNVP(1)
+    np.testing.assert_allclose(
+        line.unusualness(np.array([[0.0], [1.0]], "float32")), -line.log_prob([[0.0], [1.0]])
+    )
+    far = tfnvp.VectorRealNVP(3, **SIZES).unusualness(np.full((1, 3), 1e30, "float32"))
+    assert np.all(np.isfinite(far)) and far[0] > 1000
+    with pytest.raises(ValueError, match=r"unusualness is of models of p\(x\), this one is of"):
+        tfnvp.VectorRealNVP(2, num_classes=3).unusualness([[0.0, 1.0]])
+
+
 def test_bits_per_dim_has_no_levels(model):
     expected = -model.log_prob(_data()) / (5 * np.log(2))
     np.testing.assert_allclose(model.bits_per_dim(_data()), expected, rtol=1e-6)

@@ -39,11 +39,15 @@ class ElementwiseSpline(FlowBijector):
         weights = SplineWeights() if weights is None else weights
         super().__init__(1, dict(locals()))
 
-    def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def inverse_and_log_slopes(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Maps vectors [..., D] to latents, and gives the log of each curve's slope, [..., D]."""
         bins = self._bins(x)
         own = _own(bins, rational_quadratic.position(x, bins.x))
-        z, log_slope = rational_quadratic.evaluate(x, own, self.bound)
-        return z, tf.reduce_sum(log_slope, axis=-1)
+        return rational_quadratic.evaluate(x, own, self.bound)
+
+    def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        z, log_slopes = self.inverse_and_log_slopes(x)
+        return z, tf.reduce_sum(log_slopes, axis=-1)
 
     def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         bins = self._bins(z)
