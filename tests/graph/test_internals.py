@@ -267,9 +267,7 @@ def test_variables_that_an_optimizer_was_not_built_for_are_found():
         assert internals.variables_unknown_to(optimizer, [known, unknown]) == [unknown]
 
 
-@pytest.mark.parametrize(
-    "name", ["_var_key", "_backend_update_step", "_clip_gradients", "_all_reduce_sum_gradients"]
-)
+@pytest.mark.parametrize("name", ["_var_key", "_backend_update_step", "_clip_gradients"])
 def test_keras_still_calls_what_an_optimizer_of_replicas_overrides(name, monkeypatch):
     """Keras would leave an override alone that it no longer calls."""
     calls = []
