@@ -128,7 +128,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Computes log p of each row, [N], nats, a density in the units of the data.
 
-        Of rounded columns it is the density of the dequantised row: of a column of integers, about
+        For rounded columns it is the density of the dequantised row: of a column of integers, about
         the log-probability of the value.
         """
         check_is_fitted(self)
@@ -168,7 +168,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
     def explain(self, X: ArrayLike, draws: int = 32) -> np.ndarray:
         """Tells which columns make each row unusual.
 
-        Of each column it gives how much log p of the row would rise, were the column's value one
+        For each column it gives how much log p of the row would rise, were the column's value one
         of the training rows': the log of the mean density over so many of their values.
 
         Args:
@@ -219,7 +219,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
 
     def _in_blocks(self, function: Callable, X: np.ndarray) -> np.ndarray:
         """Computes a figure of the model for checked rows, whole blocks of them at a time."""
-        # Of the model's dtype, for which `log_prob` is traced already.
+        # We cast to the model's dtype, for which `log_prob` is traced already.
         X = X.astype(self.model_.variable_dtype)
         rows = np.resize(X, (-(-len(X) // _BLOCK) * _BLOCK, X.shape[1]))
         found = [function(rows[i : i + _BLOCK]) for i in range(0, len(rows), _BLOCK)]

@@ -88,7 +88,7 @@ class FlowBijector(tfb.Bijector):
         raise NotImplementedError(f"{type(self).__name__} must define _inverse_and_log_det")
 
     def _tie(self) -> None:
-        """Lets a gradient tape that watches what is read see which layers are frozen now."""
+        """Refreshes which variables are trainable, before a tape sees them read."""
         len(getattr(self, "_KERAS_VARIABLES", ()))
 
     def check_forward_log_det(self) -> None:
