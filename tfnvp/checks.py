@@ -42,7 +42,7 @@ def plain_errors() -> Iterator[None]:
     """Turns a failed `assert_all` or `ensure_shape` into a ValueError of one line."""
     try:
         yield
-    # An error in Python that TensorFlow calls, for a batch, is one that it does not know.
+    # TensorFlow reports an error of Python code that it calls as UnknownError.
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         if asserted := _ASSERTED.search(str(error)):
             message, data = asserted.groups()

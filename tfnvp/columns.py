@@ -51,14 +51,15 @@ class Columns:
             with np.errstate(over="ignore"):
                 x = given.astype(dtype).astype("float64")
             weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
-            # What does not count may hold anything.
+            # Rows of weight 0 may hold anything.
             check_finite(np.where(weights[:, np.newaxis] > 0, x, 0), seen)
             seen += len(x)
             given, x, weights = (part[weights > 0] for part in (given, x, weights))
             kept += len(x)
             if not len(x):
                 continue
-            # By Chan, Golub and LeVeque (1983) means far from zero do not drown the variance.
+            # We update as Chan, Golub and LeVeque (1983) do, so that a mean far from zero does not
+            # swamp the variance.
             before, of_batch = self.rows, weights.sum()
             self.rows += of_batch
             mean = np.average(x, axis=0, weights=weights)
@@ -73,7 +74,7 @@ class Columns:
         if not self.rows:
             raise ValueError("data to adapt to must have rows, got none of a weight above 0")
         spread = high - low
-        # What varies in the last digits of float64 alone is constant.
+        # A column that varies in the last digits of float64 alone counts as constant.
         varies = spread > 1e-12 * np.maximum(np.abs(low), np.abs(high))
         lost = np.flatnonzero(varies & (rounding > _MOST_LOST * spread))
         if len(lost):

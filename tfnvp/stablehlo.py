@@ -147,7 +147,8 @@ def _train_step(model: Model, batch_size: int) -> tuple[Function, tf.Tensor]:
     return step, _data(model, batch_size)
 
 
-# Each kind of function: what makes it and an argument, and the names of argument and result.
+# Each entry has the function that makes one with its argument, and the names of that argument and
+# of the result.
 _KINDS = {
     "log_prob": (_log_prob, "data", "log_prob"),
     "sample": (_sample, "seed", "samples"),

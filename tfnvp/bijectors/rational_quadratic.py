@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# No bin is narrower, relative to all, and no slope smaller: the inverse is to stay exact.
+# No bin is narrower than this share of all, and no slope smaller, so that the inverse stays exact.
 _LEAST = 1e-3
 # The softplus of this is the slope 1 of the tails.
 _OF_SLOPE_ONE = math.log(math.expm1(1 - _LEAST))

@@ -76,7 +76,8 @@ def _read_array(path: Path) -> np.ndarray:
         names = x.files if isinstance(x, np.lib.npyio.NpzFile) else None
         if names is not None and len(names) == 1:
             x = x[names[0]]
-    except Exception as error:  # Of what is damaged NumPy, zipfile and zlib say many types.
+    # NumPy, zipfile and zlib raise many types of error for damaged files.
+    except Exception as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise ValueError(f"{path} cannot be read: {reason}") from error
     if names is not None and len(names) != 1:

@@ -18,8 +18,8 @@ class Traces:
     The model makes one and hands it to its layers; it lives and dies with them.
 
     Attributes:
-        functions: by what they compute.
-        layers: one that each of them is traced of, by the same.
+        functions: keyed by type, configuration, weights and mode.
+        layers: under the same key, the layer that the function is traced from.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class PureLayer(ConfiguredLayer):
 
     A model has tens of conditioners of a few sizes. Inside a graph each is a call of a function of
     its input and its weights, of which TensorFlow traces, differentiates and optimises one for all
-    that are configured alike. docs/graph.md tells what that saves.
+    that are configured alike. docs/performance.md tells what that saves.
 
     Because the function is pure, it can be rematerialised: with `remat`, training keeps the input
     alone and computes all else again for the gradient. Averages over batches are returned by the
     function and assigned once, outside it.
 
     A subclass defines `compute` in place of `call`, and uses no variable but its own and its
-    sublayers'. Tensors in which layers that are else alike differ, it may leave to `constants`.
+    sublayers'. Its `constants` may return tensors in which otherwise alike layers differ.
 
     Args:
         remat: whether to rematerialise, at about a third more time a training step.

@@ -61,7 +61,7 @@ def summed_on_the_first(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
 def weighing_rows(weights: tf.Tensor | None) -> Iterator[None]:
     """Within this context the rows of this replica's batch have weights in its statistics.
 
-    TensorFlow's convolutions do not stand a batch of no rows, which the last one of an epoch can
+    TensorFlow's convolutions refuse a batch of no rows, which the last one of an epoch can
     leave a replica with: a row of weight 0 then stands in for it.
 
     Args:
@@ -122,14 +122,14 @@ class Inside:
 
 
 class Replica(NamedTuple):
-    """The runner of a function: the replica of a shared step, if it is one, and rows' weights."""
+    """The replica of a shared step that runs a function, if one does, and the rows' weights."""
 
     inside: Inside | None = None
     row_weights: tf.Tensor | None = None
 
 
 def passed_on() -> dict[str, tf.Tensor]:
-    """Gives what a function that is called here needs to be `received` by it."""
+    """Gives the tensors that a function which is called here needs for `received`."""
     passed = {}
     if _local.row_weights is not None:
         passed["row_weights"] = _local.row_weights
@@ -140,7 +140,7 @@ def passed_on() -> dict[str, tf.Tensor]:
 
 
 def received(passed: dict[str, tf.Tensor] | Replica) -> Replica:
-    """Makes the replica that runs a function of what was `passed_on` to it, while it is traced."""
+    """Makes the `Replica` inside a function from what was `passed_on` to it, while it is traced."""
     if isinstance(passed, Replica):
         return passed
     inside = None

@@ -178,7 +178,7 @@ def over_replicas(
 
 
 def _or_one(variance: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Gives 1 in place of the variance of nothing, by which rows that do not count are divided."""
+    """Gives 1 as the variance of no rows, so that rows of weight 0 are not divided by zero."""
     return (
         variance if replicas.row_weights(count.dtype) is None else tf.where(count > 0, variance, 1)
     )

@@ -15,9 +15,9 @@ from tfnvp.types import TensorLike
 # One choice serves all tables; docs/vectors.md has what comes of it.
 _BATCH = 256
 _LEARNING_RATE = 2e-3
-_CHECKS = 30  # How often a training looks at the held-out rows.
-_DECAY = 0.7  # How much of the average of weights stays from one look to the next.
-_PATIENCE = 10  # Looks without a better one after which training ends.
+_CHECKS = 30  # This is how often a training looks at the held-out rows.
+_DECAY = 0.7  # This share of the average of weights stays from one look to the next.
+_PATIENCE = 10  # Training ends after this many looks without a better one.
 _FEWEST_TO_HOLD_OUT = 50
 
 
@@ -62,7 +62,7 @@ def fit_in_time(
     x = tf.cast(model.check_data(x), model.variable_dtype).numpy()
     weights = np.ones(len(x)) if sample_weight is None else sample_weight
     weights = weights_of_rows(weights, x, "float64").numpy()
-    # Here, since `adapt` sees the rows in another order.
+    # We check here, since `adapt` sees the rows in another order.
     check_finite(np.where(weights[:, np.newaxis] > 0, x, 0))
     order = random.permutation(np.flatnonzero(weights))
     held_out = len(order) // 10 if len(order) >= _FEWEST_TO_HOLD_OUT else 0

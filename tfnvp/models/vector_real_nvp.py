@@ -34,7 +34,7 @@ from tfnvp.types import TensorLike
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-#: What is so many times larger or smaller than one is far from it.
+#: A scale that is this many times larger or smaller than one counts as far from it.
 _FAR = 10
 
 
@@ -104,7 +104,8 @@ class VectorRealNVP(FlowModel):
         self.num_couplings = num_couplings
         self.hidden_units = tuple(map(int, hidden_units))
         self.dropout = dropout
-        # As Keras draws seeds: `keras.utils.set_random_seed` decides it.
+        # The seed is drawn as Keras draws its own, so that `keras.utils.set_random_seed` decides
+        # it.
         self.seed = random.randint(1, 10**9) if seed is None else seed
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
         self.standardizer = Standardizer(dtype=self.variable_dtype)
@@ -124,7 +125,7 @@ class VectorRealNVP(FlowModel):
                 matrix = InvertibleMatrix(self.seed + i, dtype=self.variable_dtype)
                 parts += [InvertibleConv1x1(matrix, event_ndims=1), self._coupling(i)]
             elif self.condition.context_shape:
-                # What stays is empty, and the conditioner sees the context alone.
+                # No column stays, and the conditioner sees the context alone.
                 parts += [self._coupling(i), self._spline()]
         zeros = tf.zeros([self._size], self.variable_dtype)
         base = tfd.Independent(tfd.Normal(zeros, tf.ones([], zeros.dtype)), 1)

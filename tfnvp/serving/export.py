@@ -93,7 +93,7 @@ def export_saved_model(
     target = directory / str(version)
     with _plain_io_errors(directory), atomic_file.writing(target) as written:
         written.mkdir()
-        # Of the model only the variables are kept, since the functions use no Keras object.
+        # We keep only the model's variables, since the functions use no Keras object.
         module = tf.Module()
         module.weights = served.weights
         module.latent_mean = served.latent_mean

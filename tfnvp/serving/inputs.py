@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-_END = -2  # Marks where a shape ends; no size is negative.
+_END = -2  # This marks where a shape ends; no size is negative.
 
 
 def require(condition: tf.Tensor, message: str, value: tf.Tensor, *data: tf.Tensor) -> tf.Tensor:

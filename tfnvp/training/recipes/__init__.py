@@ -103,7 +103,7 @@ def _table(data: Path | None = None) -> Recipe:
     return table.recipe(data)
 
 
-# Recipes that are made of options of the command line, and those without any.
+# These recipes are made from options of the command line; those below take none.
 _OF_OPTIONS = {"folder": _folder, "table": _table}
 _RECIPES = {
     "moons": moons.RECIPE,

@@ -31,11 +31,11 @@ class TableRecipe(Recipe):
         return model
 
     def pictures(self) -> dict[str, Any]:
-        """None."""
+        """Gives no pictures: a table has none."""
         return {}
 
     def report(self, model: FlowModel) -> dict[str, str]:
-        """The test log-likelihood."""
+        """Gives the test log-likelihood."""
         return {"test log-likelihood": f"{np.mean(model.log_prob(self._rows('test'))):.3f} nats"}
 
     def _rows(self, split: str) -> np.ndarray:
