@@ -6,7 +6,7 @@ import numpy as np
 
 from tfnvp.types import TensorLike
 
-# A column of more values than these is taken for continuous, lest all of a large table is kept.
+# A column of more values than this counts as continuous, lest all of a large table is kept.
 _MOST_VALUES = 65_536
 # The share of a column's range that the flow's dtype may round off: more would show in the density.
 _MOST_LOST = 0.01
@@ -107,7 +107,7 @@ def check_finite(
 
 
 def _joined(known: np.ndarray | None, new: np.ndarray) -> np.ndarray | None:
-    """Adds to the different values of a column; None is too many."""
+    """Adds new values to the distinct ones of a column; None means that there are too many."""
     if known is None:
         return None
     values = np.union1d(known, new)
@@ -115,7 +115,7 @@ def _joined(known: np.ndarray | None, new: np.ndarray) -> np.ndarray | None:
 
 
 def _step(values: np.ndarray | None, rows: float) -> float:
-    """Gives the least distance of values, where a tenth of them or more are repeated."""
+    """Gives the least distance between values, where a tenth of them or more are repeated."""
     if values is not None and len(values) == 1:
         return 1.0
     if values is None or len(values) > 0.9 * rows:

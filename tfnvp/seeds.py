@@ -34,7 +34,7 @@ def random_bytes(shape: TensorLike, seed: TensorLike) -> tf.Tensor:
 
 
 def stateless_seed(seed: TensorLike | None) -> tf.Tensor:
-    """Makes a seed [2], int32, for stateless operations of an integer, such a pair, or None.
+    """Makes a seed [2], int32, for stateless operations from an integer, such a pair, or None.
 
     Raises:
         ValueError: for an integer of more than 64 bits.

@@ -13,7 +13,7 @@ from typing import Annotated
 import h5py
 import typer
 
-import tfnvp  # it comes before Keras, to keep TensorFlow quiet
+import tfnvp  # This comes before Keras, to keep TensorFlow quiet.
 from tfnvp import atomic_file
 
 import keras  # isort: skip

@@ -65,7 +65,7 @@ class ImageLogit(FlowBijector):
 
     @property
     def range(self) -> tuple[float, float]:
-        """The ends of the interval that `forward` is onto."""
+        """The ends of the interval that `forward` maps to."""
         margin = self.alpha / (1 - 2 * self.alpha)
         return -margin, 1 + margin
 

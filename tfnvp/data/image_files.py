@@ -13,7 +13,8 @@ _MOST_PIXELS = 200_000_000
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 # A PNG names its transparent grey in its own bits, but Pillow gives 2 and 4 bits as 8.
 _GREYS_TO_8_BITS = {"L;2": 85, "L;4": 17}
-_ORIENTATION, _LONG = 0x0112, 4  # an entry of EXIF data, and a type of its value
+# These are an entry of EXIF data, and a type of its value.
+_ORIENTATION, _LONG = 0x0112, 4
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

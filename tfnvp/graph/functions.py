@@ -61,7 +61,7 @@ def call_key(
 
 
 def any_rows(x: tf.Tensor | None) -> tf.TensorSpec | None:
-    """Gives what a function is traced for: any number of rows, lest another one traces it anew."""
+    """Gives the spec of a tensor with any number of rows, lest another number traces anew."""
     if x is None:
         return None
     return tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else [], x.dtype)

@@ -56,7 +56,7 @@ class RunningMoments(UncastLayer):
 
     def build(self, x_shape: tuple, weights_shape: tuple | None = None) -> None:
         channels = x_shape[-1]
-        # Means, variances and the weight of the batches that these are over are one variable, since
+        # Means, variances and the weight of the batches behind them are one variable, since
         # there are hundreds of these layers in a model and each variable takes its time.
         self.averages = self.add_weight(
             (2 * channels + 1,),

@@ -17,7 +17,7 @@ tfd = tfp.distributions
 
 
 class Condition:
-    """The labels that a density is conditioned on, or that there are none.
+    """The labels that a density is conditioned on, if there are any.
 
     A label becomes a context, see `LabelEncoding`: every coupling's conditioner sees it and, with
     `conditional_base`, the mean of the latents depends on it.
@@ -129,7 +129,7 @@ class Condition:
         return tf.TensorSpec([rows, self.context_size], self.dtype)
 
     def labels_of_rows(self, labels: TensorLike | None, rows: int | None) -> tf.Tensor | None:
-        """Makes a tensor of one label for each row; a single label is for all of them.
+        """Makes a tensor of one label for each row; a single label is repeated for all of them.
 
         Raises:
             ValueError: for labels of a wrong dtype or shape, not wanted or missing.

@@ -161,7 +161,7 @@ def _by_class(model: "TrainingSteps", class_weight: dict[int, float]) -> Callabl
 
 
 def has_labels(labels: Any) -> bool:
-    """Tells whether labels, or their specification, are more than nothing."""
+    """Tells whether there are labels, by themselves or by their specification."""
     if labels is None or getattr(labels, "value_type", None) is type(None):
         return False
     if isinstance(labels, tuple):
@@ -198,10 +198,10 @@ def weights_of_rows(weights: TensorLike, x: tf.Tensor, dtype: str) -> tf.Tensor:
 
 
 def without_weightless(weights: tf.Tensor, *tensors: tf.Tensor | None) -> list[tf.Tensor | None]:
-    """Puts a row that counts in the place of every row of weight 0, whatever that holds.
+    """Replaces every row of weight 0, whatever it holds, by a row that counts.
 
-    What is left out may be NaN, or of no class, and zero times its log-density would be NaN. Where
-    no row counts, all are zeros.
+    A row that is left out may be NaN, or of no class, and zero times its log-density would be NaN.
+    Where no row counts, all are zeros.
 
     Args:
         weights: [B], checked.
@@ -209,7 +209,7 @@ def without_weightless(weights: tf.Tensor, *tensors: tf.Tensor | None) -> list[t
     """
     counts, last = weights > 0, tf.size(weights) - 1
     rows = tf.range(last + 1)
-    # We do not ask for the largest of no weights, which TensorFlow refuses.
+    # We do not ask for the largest of no weights, which TensorFlow refuses to give.
     index = tf.where(counts, rows, tf.reduce_min(tf.where(counts, rows, last)))
     any_counts = tf.reduce_any(counts)
 

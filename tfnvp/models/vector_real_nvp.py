@@ -211,7 +211,7 @@ class VectorRealNVP(FlowModel):
         return tf.cast(x, self.variable_dtype) if x.dtype.is_integer else x
 
     def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
-        """Says where the model was not adapted to vectors of a scale far from one."""
+        """Gives a warning where the model was not adapted to vectors of a scale far from one."""
         adapted = np.any(self.standardizer.mean) or np.any(np.not_equal(self.standardizer.scale, 1))
         if adapted or len(x := first_rows()) < 2:
             return None
