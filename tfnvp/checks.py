@@ -32,7 +32,7 @@ def assert_all(condition: tf.Tensor, message: str, *data: tf.Tensor) -> tf.Opera
 def first_where(wrong: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """Gives the first of values for which `wrong` holds, or 0, in operations that XLA compiles."""
     wrong = tf.concat([tf.reshape(wrong, [-1]), [True]], 0)
-    # XLA would take what a slice depends on for constants, and compile anew for other values.
+    # XLA would take the bounds of a slice for constants, and compile anew for other values.
     place = tf.argmax(tf.cast(wrong, tf.int32))
     return tf.gather(tf.concat([tf.reshape(values, [-1]), [0]], 0), place)
 
@@ -42,7 +42,7 @@ def plain_errors() -> Iterator[None]:
     """Turns a failed `assert_all` or `ensure_shape` into a ValueError of one line."""
     try:
         yield
-    # An error in Python that TensorFlow calls, for a batch, is one that it does not know.
+    # TensorFlow reports an error of Python code that it calls as UnknownError.
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         if asserted := _ASSERTED.search(str(error)):
             message, data = asserted.groups()
@@ -85,7 +85,7 @@ def check_share(name: str, value: object) -> None:
 
 def check_draw(n: object, temperature: object) -> None:
     """Raises a ValueError unless n samples can be drawn at a temperature."""
-    # TensorFlow counts in 32 bits, and would draw the rest of what is more.
+    # TensorFlow counts in 32 bits, and would draw a larger number modulo 2^32.
     if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= tf.int32.max:
         raise ValueError(f"n must be an integer of 0 to {tf.int32.max}, got n={n!r}")
     if not isinstance(temperature, numbers.Real) or not 0 <= temperature < math.inf:

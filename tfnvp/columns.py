@@ -6,7 +6,7 @@ import numpy as np
 
 from tfnvp.types import TensorLike
 
-# A column of more values than these is taken for continuous, lest all of a large table is kept.
+# A column of more values than this counts as continuous, lest all of a large table is kept.
 _MOST_VALUES = 65_536
 # The share of a column's range that the flow's dtype may round off: more would show in the density.
 _MOST_LOST = 0.01
@@ -51,14 +51,15 @@ class Columns:
             with np.errstate(over="ignore"):
                 x = given.astype(dtype).astype("float64")
             weights = np.ones(len(x)) if weights is None else np.asarray(weights, "float64")
-            # What does not count may hold anything.
+            # Rows of weight 0 may hold anything.
             check_finite(np.where(weights[:, np.newaxis] > 0, x, 0), seen)
             seen += len(x)
             given, x, weights = (part[weights > 0] for part in (given, x, weights))
             kept += len(x)
             if not len(x):
                 continue
-            # By Chan, Golub and LeVeque (1983) means far from zero do not drown the variance.
+            # We update as Chan, Golub and LeVeque (1983) do, so that a mean far from zero does not
+            # swamp the variance.
             before, of_batch = self.rows, weights.sum()
             self.rows += of_batch
             mean = np.average(x, axis=0, weights=weights)
@@ -73,7 +74,7 @@ class Columns:
         if not self.rows:
             raise ValueError("data to adapt to must have rows, got none of a weight above 0")
         spread = high - low
-        # What varies in the last digits of float64 alone is constant.
+        # A column that varies in the last digits of float64 alone counts as constant.
         varies = spread > 1e-12 * np.maximum(np.abs(low), np.abs(high))
         lost = np.flatnonzero(varies & (rounding > _MOST_LOST * spread))
         if len(lost):
@@ -106,7 +107,7 @@ def check_finite(
 
 
 def _joined(known: np.ndarray | None, new: np.ndarray) -> np.ndarray | None:
-    """Adds to the different values of a column; None is too many."""
+    """Adds new values to the distinct ones of a column; None means that there are too many."""
     if known is None:
         return None
     values = np.union1d(known, new)
@@ -114,7 +115,7 @@ def _joined(known: np.ndarray | None, new: np.ndarray) -> np.ndarray | None:
 
 
 def _step(values: np.ndarray | None, rows: float) -> float:
-    """Gives the least distance of values, where a tenth of them or more are repeated."""
+    """Gives the least distance between values, where a tenth of them or more are repeated."""
     if values is not None and len(values) == 1:
         return 1.0
     if values is None or len(values) > 0.9 * rows:

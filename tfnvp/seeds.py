@@ -34,7 +34,7 @@ def random_bytes(shape: TensorLike, seed: TensorLike) -> tf.Tensor:
 
 
 def stateless_seed(seed: TensorLike | None) -> tf.Tensor:
-    """Makes a seed [2], int32, for stateless operations of an integer, such a pair, or None.
+    """Makes a seed [2], int32, for stateless operations from an integer, such a pair, or None.
 
     Raises:
         ValueError: for an integer of more than 64 bits.
@@ -44,7 +44,7 @@ def stateless_seed(seed: TensorLike | None) -> tf.Tensor:
     if isinstance(seed, int) and not tf.int32.min <= seed <= tf.int32.max:
         if not tf.int64.min <= seed <= tf.int64.max:
             raise ValueError(f"seed must be an integer of 64 bits, got seed={seed}")
-        # None is cut down to that of another.
+        # No 64-bit seed is truncated to another's.
         return tf.reverse(tf.bitcast(tf.constant(seed, tf.int64), tf.int32), [0])
     seed = tf.cast(tf.convert_to_tensor(seed), tf.int32)
     return tf.stack([tf.zeros_like(seed), seed]) if seed.shape.rank == 0 else seed

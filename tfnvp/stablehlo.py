@@ -15,7 +15,7 @@ from tfnvp.checks import check_choice, check_positive_int
 from tfnvp.models import ImageRealNVP, VectorRealNVP
 from tfnvp.types import TensorLike
 
-# So many losses of training steps are recorded, to be checked elsewhere.
+# This many losses of training steps are recorded, to be checked elsewhere.
 _RECORDED_STEPS = 10
 
 Model = ImageRealNVP | VectorRealNVP
@@ -85,7 +85,7 @@ def export_stablehlo(
     spec = tf.TensorSpec(argument.shape, argument.dtype)
     module = compiled.experimental_get_compiler_ir(spec)(stage="stablehlo")
     # TensorFlow leaves copies in it that are not StableHLO, and that XLA refuses for GPUs; a
-    # reshape to the same shape does as they do.
+    # reshape to the same shape does the same.
     module = re.sub(r"mhlo\.copy (%\S+) : (\S+)", r"stablehlo.reshape \1 : (\2) -> \2", module)
     graph = compiled.get_concrete_function(argument)
     captured = _captured(graph, model)
@@ -147,7 +147,8 @@ def _train_step(model: Model, batch_size: int) -> tuple[Function, tf.Tensor]:
     return step, _data(model, batch_size)
 
 
-# Each kind of function: what makes it and an argument, and the names of argument and result.
+# Each entry has the function that makes one with its argument, and the names of that argument and
+# of the result.
 _KINDS = {
     "log_prob": (_log_prob, "data", "log_prob"),
     "sample": (_sample, "seed", "samples"),
@@ -156,7 +157,7 @@ _KINDS = {
 
 
 def _data(model: Model, batch_size: int) -> tf.Tensor:
-    """Rows to record a run with: images or vectors of noise."""
+    """Makes rows to record a run with: images or vectors of noise."""
     random, shape = np.random.default_rng(0), [batch_size, *model.distribution.event_shape]
     if isinstance(model, ImageRealNVP):
         return tf.constant(random.integers(0, model.levels, shape, dtype=np.uint8))

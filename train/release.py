@@ -5,6 +5,7 @@ Writes the weights and the card of a finished run to tfnvp/models/weights/PRESET
 """
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from typing import Annotated
 import h5py
 import typer
 
-import tfnvp  # it comes before Keras, to keep TensorFlow quiet
+import tfnvp  # This comes before Keras, to keep TensorFlow quiet.
 from tfnvp import atomic_file
 
 import keras  # isort: skip
@@ -40,13 +41,30 @@ def release(
     with atomic_file.writing(package / f"{preset}.json") as written:
         written.write_text(json.dumps(card, indent=2) + "\n")
     version = saved_models / preset / "1"
+    version.parent.mkdir(exist_ok=True)
+    # A directory that holds something cannot be replaced in one step. The earlier version
+    # therefore waits beside the new one, where the next release finds it if this one is killed.
+    earlier = version.with_name(".earlier-1")
+    _settle(version, earlier)
     with tempfile.TemporaryDirectory(dir=saved_models) as written:
         exported = tfnvp.export_saved_model(model, written, card=card)
-        version.parent.mkdir(exist_ok=True)
-        if version.exists():
-            version.rename(Path(written, "earlier"))
-        exported.rename(version)
+        try:
+            if version.exists():
+                version.rename(earlier)
+            exported.rename(version)
+        finally:
+            _settle(version, earlier)
     print(version)
+
+
+def _settle(version: Path, earlier: Path) -> None:
+    """Removes the earlier version where there is a new one, or else puts it back."""
+    if not earlier.exists():
+        return
+    if version.exists():
+        shutil.rmtree(earlier)
+    else:
+        earlier.rename(version)
 
 
 def _pack(path: Path) -> None:

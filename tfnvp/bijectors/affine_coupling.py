@@ -85,7 +85,7 @@ class AffineCoupling(FlowBijector):
         return merge((changes - shift) * tf.exp(-log_scale)), -self._sum(log_scale)
 
     def _inputs(self, stays: tf.Tensor) -> list[tf.Tensor]:
-        """Gives what the conditioner sees one batch dimension: what stays, and a context."""
+        """Flattens the batch axes of what stays, and of the context, for the conditioner."""
         batch, event = self._batch_and_event(stays)
         inputs = [tf.reshape(stays, [-1, *event])]
         if self.context is not None:
@@ -94,9 +94,9 @@ class AffineCoupling(FlowBijector):
         return [at_least_one_row(x) for x in inputs] if self._may_lack_rows(stays) else inputs
 
     def _may_lack_rows(self, x: tf.Tensor) -> bool:
-        """Tells whether a row of zeros stands in for none, of which the output is left aside.
+        """Tells whether the batch may be empty: then a row of zeros is computed and dropped.
 
-        TensorFlow's convolutions do not stand a batch of no rows; dense networks do. In training
+        TensorFlow's convolutions refuse a batch of no rows; dense networks take it. In training
         the zeros would count in statistics.
         """
         rows = x.shape[: -self.mask.event_ndims].num_elements()

@@ -60,9 +60,9 @@ class ElementwiseSpline(FlowBijector):
 
 
 def _own(bins: rational_quadratic.Bins, index: tf.Tensor) -> rational_quadratic.Bins:
-    """Takes, of bins [D, K], the one that each value is in, by indices [..., D]."""
+    """Gathers the bin [..., D] that each value is in from bins [D, K], by indices [..., D]."""
     size, count = bins.x.shape
-    # One gather of all six figures; its gradient adds them up in one pass, too.
+    # All six figures are gathered at once, so that the gradient adds them up in one pass, too.
     table = tf.reshape(tf.stack(bins, axis=-1), [size * count, 6])
     return rational_quadratic.Bins(
         *tf.unstack(tf.gather(table, index + count * tf.range(size)), axis=-1)

@@ -50,7 +50,8 @@ class ImageLogit(FlowBijector):
             with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(inside), [message])]):
                 x = tf.identity(x)
         p = self.alpha + (1 - 2 * self.alpha) * x
-        # The ends themselves are samples too, by rounding, and stay apart from 0 and 1 by it.
+        # Rounding makes the ends samples too; p is kept away from 0 and 1, so that its logit is
+        # finite.
         rounding = _epsilon(x.dtype) if self.alpha else 0.0
         p = tf.clip_by_value(p, self.alpha * rounding, 1 - rounding)
         log_p, log_q = tf.math.log(p), tf.math.log1p(-p)
@@ -64,7 +65,7 @@ class ImageLogit(FlowBijector):
 
     @property
     def range(self) -> tuple[float, float]:
-        """The ends of the interval that `forward` is onto."""
+        """The ends of the interval that `forward` maps to."""
         margin = self.alpha / (1 - 2 * self.alpha)
         return -margin, 1 + margin
 
@@ -72,7 +73,7 @@ class ImageLogit(FlowBijector):
         """Tells, elementwise, whether data is within the range, but for rounding."""
         low, high = self.range
         rounding = 4 * _epsilon(x.dtype) if self.alpha else 0.0
-        # NaN is not.
+        # NaN is not within the range.
         return (x >= low - rounding) & (x <= high + rounding)
 
 

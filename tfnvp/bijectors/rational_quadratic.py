@@ -1,4 +1,4 @@
-"""Monotone rational-quadratic splines with linear tails, which splines of flows are made of.
+"""Monotone rational-quadratic splines with linear tails, for use in flows.
 
 Source: Gregory and Delbourgo (1982); Durkan, Bekasov, Murray and Papamakarios, "Neural Spline
 Flows" (arXiv 1906.04032), section 3.1.
@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# No bin is narrower, relative to all, and no slope smaller: the inverse is to stay exact.
+# No bin is narrower than this share of all, and no slope smaller, so that the inverse stays exact.
 _LEAST = 1e-3
-# The softplus of this is the slope 1 of the tails.
+# The softplus of this, and the least slope, make the slope 1 of the tails.
 _OF_SLOPE_ONE = math.log(math.expm1(1 - _LEAST))
 
 
@@ -27,7 +27,7 @@ class Bins(NamedTuple):
 
 
 def bins(parameters: tf.Tensor, bound: float) -> Bins:
-    """Makes the bins of a spline from [-bound, bound] to itself of free parameters.
+    """Makes the bins of a spline from [-bound, bound] to itself out of free parameters.
 
     Args:
         parameters: [..., 3K - 1]: K logits of widths, K of heights, and K - 1 slopes between; of
@@ -48,7 +48,7 @@ def bins(parameters: tf.Tensor, bound: float) -> Bins:
 
 
 def position(x: tf.Tensor, left_ends: tf.Tensor) -> tf.Tensor:
-    """Gives the index of the bin that each x [...] is in, of left ends [..., K]; int32."""
+    """Gives the index, int32, of the bin that each x [...] is in, from left ends [..., K]."""
     beyond = tf.cast(x[..., tf.newaxis] >= left_ends[..., 1:], tf.int32)
     return tf.reduce_sum(beyond, axis=-1)
 

@@ -6,7 +6,6 @@ SavedModel's version, with which a command does what its signatures suffice for.
 written to .npy and .npz files.
 """
 
-import warnings
 from typing import Annotated
 
 import typer
@@ -46,8 +45,5 @@ for _command in _COMMANDS:
 
 def main() -> None:
     """The entry point of the installed command."""
-    # A warning is for the user, who did not write the line that it came from.
-    warnings.formatwarning = lambda message, *_: f"tfnvp: {message}\n"
-    # Pillow looks into EXIF data for more than the orientation, and does not say of which file.
-    warnings.filterwarnings("ignore", "Corrupt EXIF data", module="PIL")
+    command.show_warnings_of("tfnvp")
     app(prog_name="tfnvp")

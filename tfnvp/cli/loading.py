@@ -47,7 +47,8 @@ def _load_file(path: Path) -> keras.Model:
             damaged = archive.testzip()
         # It is not compiled, since no command needs the optimizer's state.
         flow = None if damaged else keras.models.load_model(path, compile=False)
-    except Exception as error:  # Of what is damaged zipfile, h5py, json and Keras say many types.
+    # zipfile, h5py, json and Keras raise many types of error for damaged files.
+    except Exception as error:
         raise ValueError(f"{path} cannot be loaded: {one_line(error)}") from error
     if damaged:
         raise ValueError(f"{path} is damaged: the checksum of {damaged} in it does not fit")

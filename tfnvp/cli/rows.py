@@ -26,7 +26,7 @@ def read(
     n: int | None = None,
     default_n: int = -1,
 ) -> tuple[list[str], np.ndarray]:
-    """Reads what a model is to see: from files, or the first n rows of a data set's split.
+    """Reads the rows that a model is to see: from files, or the first n of a data set's split.
 
     None for them is the test split and `default_n` rows, of which -1 is all.
 
@@ -71,12 +71,13 @@ def _read_vectors(path: Path, size: int) -> np.ndarray:
 def _read_array(path: Path) -> np.ndarray:
     """Reads numbers from a .npy file or a .npz file of one array."""
     try:
-        # Mapped, a file is not read before its size is found to be what its header says.
+        # The file is mapped, so that it is not read before its size is found to fit its header.
         x = np.load(path, mmap_mode="r")
         names = x.files if isinstance(x, np.lib.npyio.NpzFile) else None
         if names is not None and len(names) == 1:
             x = x[names[0]]
-    except Exception as error:  # Of what is damaged NumPy, zipfile and zlib say many types.
+    # NumPy, zipfile and zlib raise many types of error for damaged files.
+    except Exception as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise ValueError(f"{path} cannot be read: {reason}") from error
     if names is not None and len(names) != 1:
@@ -104,7 +105,7 @@ def labels_in_turn(labels: str | None, n: int) -> np.ndarray | None:
 def classes(labels: str) -> list[int]:
     """The classes that an option --labels names."""
     parts = labels.split(",")
-    # An integer of more digits is no class, and TensorFlow has none that holds it.
+    # An integer of more digits is no class, and no integer of TensorFlow holds it.
     if not all(re.fullmatch(" *-?[0-9]{1,9} *", part) for part in parts):
         wanted = "integers of up to 9 digits with commas between"
         raise ValueError(f"--labels must be {wanted}, got {labels}")
@@ -133,7 +134,7 @@ def check_to(
 
 
 def write(to: Path, flow: Flow, rows: ArrayLike, columns: int | None = None) -> None:
-    """Writes images, of which a PNG has so many columns, or vectors."""
+    """Writes vectors, or images, which a PNG has in a number of columns."""
     rows = np.asarray(rows, "float32")
     if is_of_images(flow):
         rows = np.clip(rows, 0, 1)

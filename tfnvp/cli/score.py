@@ -124,7 +124,7 @@ def score(
     shown = np.arange(len(x)) if top is None else np.argsort(log_prob, kind="stable")[:top]
     if table:
         columns, values = read_csv(inputs[0])
-        # Of float32 no more digits than these say something.
+        # A float32 has no more significant digits than these.
         scored = np.column_stack([values, log_prob.astype("float64").round(5)])
         write_csv(to, [*columns, "log_prob"], scored[shown])
     elif to is not None:

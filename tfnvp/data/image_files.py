@@ -13,7 +13,8 @@ _MOST_PIXELS = 200_000_000
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 # A PNG names its transparent grey in its own bits, but Pillow gives 2 and 4 bits as 8.
 _GREYS_TO_8_BITS = {"L;2": 85, "L;4": 17}
-_ORIENTATION, _LONG = 0x0112, 4  # an entry of EXIF data, and a type of its value
+# These are an entry of EXIF data, and a type of its value.
+_ORIENTATION, _LONG = 0x0112, 4
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -140,7 +141,7 @@ def _upright_on_white(path: str | os.PathLike) -> Image.Image:
 
 
 def _orientation(exif: bytes) -> int:
-    """The orientation that EXIF data says; 1 where it says none, or is broken.
+    """The orientation that EXIF data gives; 1 where it gives none, or is broken.
 
     Pillow's own would take it from elsewhere too, such as XMP and comments, where other readers do
     not look for it.
@@ -163,7 +164,7 @@ def _orientation(exif: bytes) -> int:
 def _low_bytes(path: str | os.PathLike) -> np.ndarray:
     """The lower bytes [H, W, 3] of colours of 16 bits, of which Pillow gives the upper ones."""
     with _opened(path) as image:
-        # The lower bytes are what comes second, and the upper ones where the order is the other.
+        # Told that values are little-endian, Pillow keeps the second, lower byte of each.
         image.tile = [image.tile[0]._replace(args="RGB;16L")]
         return np.asarray(image)
 

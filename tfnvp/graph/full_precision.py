@@ -16,8 +16,9 @@ _lock = threading.RLock()
 def full_precision(layers: list[keras.Layer]) -> Iterator[None]:
     """Within this context the layers compute in the dtype of their variables.
 
-    A chain of couplings multiplies the errors of bfloat16 conditioners, forward and inverse do not
-    meet again (design.md: 2e-2 over ten). What must invert exactly is traced or run in here.
+    A chain of couplings multiplies the errors of bfloat16 conditioners, so that forward and inverse
+    no longer undo each other (2e-2 over ten couplings). Code that must invert exactly is traced or
+    run in this context.
 
     Raises:
         ValueError: if a layer is quantized: its variables have no full precision.

@@ -1,4 +1,4 @@
-"""Compiled functions of a model, forgotten when what they were traced of changes."""
+"""Compiled functions of a model, forgotten when the layers that they trace change."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -10,10 +10,10 @@ from tfnvp.graph.internals import structure, with_inner_layers
 
 
 class Changes:
-    """Finds changes of layers after which what was traced of them is no longer theirs.
+    """Finds changes of layers after which functions traced from them no longer match.
 
     These are other variables or policies, as LoRA and quantization bring them, or other variables
-    that are trained; new values are none.
+    that are trained; new values of variables are no change.
 
     Args:
         layers: the layers.
@@ -30,7 +30,7 @@ class Changes:
 
 
 class CompiledFunctions:
-    """The functions that TensorFlow has traced of a model, by what they are and are given.
+    """The functions that TensorFlow has traced from a model, by function and arguments.
 
     Args:
         layers: the layers that the functions use.
@@ -44,8 +44,8 @@ class CompiledFunctions:
     def known(self, optimizer: keras.optimizers.Optimizer | None) -> dict[Hashable, Callable]:
         """Gives the functions by their `call_key`, for new ones to be added.
 
-        None is left when the model was compiled with another optimizer, or its layers got other
-        variables or policies (LoRA, quantization); new values need no new functions.
+        All are forgotten when the model was compiled with another optimizer, or its layers got
+        other variables or policies (LoRA, quantization); new values need no new functions.
         """
         if self._changes.happened() or optimizer is not self._optimizer:
             self._optimizer, self._known = optimizer, {}
@@ -61,7 +61,7 @@ def call_key(
 
 
 def any_rows(x: tf.Tensor | None) -> tf.TensorSpec | None:
-    """Gives what a function is traced for: any number of rows, lest another one traces it anew."""
+    """Gives the spec of a tensor with any number of rows, lest another number traces anew."""
     if x is None:
         return None
     return tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else [], x.dtype)

@@ -155,7 +155,7 @@ def own_variables(layer: keras.Layer) -> list[tf.Variable]:
     `keras.StatelessScope` the public `value` is another tensor.
     """
     trainable = {id(variable) for variable in layer.trainable_variables}
-    # What a stateless scope has made has no value yet.
+    # A variable made in a stateless scope has no value yet.
     values = {id(v): v._value for v in layer.variables if v._value is not None}
     for key, value in values.items():
         # A strategy keeps one for each replica.

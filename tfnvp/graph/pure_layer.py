@@ -1,4 +1,4 @@
-"""Layers computed as functions of input and weights: traced once for all that are alike."""
+"""Layers computed as functions of input and weights, traced once for all that are alike."""
 
 import json
 from collections.abc import Callable
@@ -18,8 +18,8 @@ class Traces:
     The model makes one and hands it to its layers; it lives and dies with them.
 
     Attributes:
-        functions: by what they compute.
-        layers: one that each of them is traced of, by the same.
+        functions: keyed by type, configuration, weights and mode.
+        layers: under the same key, the layer that the function is traced from.
     """
 
     def __init__(self) -> None:
@@ -31,15 +31,15 @@ class PureLayer(ConfiguredLayer):
     """A layer whose computation the like layers of a model share.
 
     A model has tens of conditioners of a few sizes. Inside a graph each is a call of a function of
-    its input and its weights, of which TensorFlow traces, differentiates and optimises one for all
-    that are configured alike. docs/graph.md tells what that saves.
+    its input and its weights; TensorFlow traces, differentiates and optimises one for all layers
+    that are configured alike. docs/performance.md tells what that saves.
 
     Because the function is pure, it can be rematerialised: with `remat`, training keeps the input
     alone and computes all else again for the gradient. Averages over batches are returned by the
     function and assigned once, outside it.
 
     A subclass defines `compute` in place of `call`, and uses no variable but its own and its
-    sublayers'. Tensors in which layers that are else alike differ, it may leave to `constants`.
+    sublayers'. Its `constants` may return tensors in which otherwise alike layers differ.
 
     Args:
         remat: whether to rematerialise, at about a third more time a training step.
@@ -67,7 +67,7 @@ class PureLayer(ConfiguredLayer):
         return {}
 
     def shared_config(self) -> dict[str, Any]:
-        """Gives the configuration that layers have in common which share their computation."""
+        """Gives the configuration that layers which share their computation have in common."""
         return {name: value for name, value in self.get_config().items() if name != "name"}
 
     def call(
@@ -80,7 +80,7 @@ class PureLayer(ConfiguredLayer):
         if tf.executing_eagerly() or (training and not replicas.may_meet_in_functions()):
             return self.compute(**inputs, training=training)
         weights = [tf.convert_to_tensor(variable) for variable in self.variables]
-        # Inference has no use for rows' weights, and meets nobody.
+        # Inference has no use for rows' weights, and does not meet other replicas.
         passed = replicas.passed_on() if training else {}
         outputs, updates = self._function(training)(passed, inputs, weights)
         if updates is not None:
@@ -96,7 +96,7 @@ class PureLayer(ConfiguredLayer):
         # `full_precision` changes policies for a while; LoRA brings variables for good.
         key = type(self), config, kind(self), training
         functions = self._traces.functions
-        # The layer that it was first traced of may have become another one.
+        # The layer that it was first traced from may have changed since.
         self._traces.layers[key] = self
         if key not in functions:
             # Inference is inlined when it runs: converters want graphs without such calls.

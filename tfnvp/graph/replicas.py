@@ -61,7 +61,7 @@ def summed_on_the_first(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
 def weighing_rows(weights: tf.Tensor | None) -> Iterator[None]:
     """Within this context the rows of this replica's batch have weights in its statistics.
 
-    TensorFlow's convolutions do not stand a batch of no rows, which the last one of an epoch can
+    TensorFlow's convolutions refuse a batch of no rows, which the last one of an epoch can
     leave a replica with: a row of weight 0 then stands in for it.
 
     Args:
@@ -122,14 +122,14 @@ class Inside:
 
 
 class Replica(NamedTuple):
-    """The runner of a function: the replica of a shared step, if it is one, and rows' weights."""
+    """The replica of a shared step that runs a function, if one does, and the rows' weights."""
 
     inside: Inside | None = None
     row_weights: tf.Tensor | None = None
 
 
 def passed_on() -> dict[str, tf.Tensor]:
-    """Gives what a function that is called here needs to be `received` by it."""
+    """Gives the tensors that a function which is called here needs for `received`."""
     passed = {}
     if _local.row_weights is not None:
         passed["row_weights"] = _local.row_weights
@@ -140,7 +140,7 @@ def passed_on() -> dict[str, tf.Tensor]:
 
 
 def received(passed: dict[str, tf.Tensor] | Replica) -> Replica:
-    """Makes the replica that runs a function of what was `passed_on` to it, while it is traced."""
+    """Makes the `Replica` inside a function from what was `passed_on` to it, while it is traced."""
     if isinstance(passed, Replica):
         return passed
     inside = None
@@ -151,18 +151,18 @@ def received(passed: dict[str, tf.Tensor] | Replica) -> Replica:
 
 @contextlib.contextmanager
 def within(replica: Replica) -> Iterator[None]:
-    """Within this context code is run by a replica, of a shared function or not."""
+    """Within this context a replica runs the code, inside a shared function or not."""
     with _set(inside=replica.inside, row_weights=replica.row_weights):
         yield
 
 
 def next_call(strategy: tf.distribute.Strategy | None = None) -> tf.Tensor:
-    """Gives a number that no call of a shared function has had."""
+    """Gives a number that no call of a shared function has had yet."""
     return tf.constant(next(_calls))
 
 
 def handle(variable: keras.Variable | tf.Variable) -> tf.Tensor:
-    """Gives the resource that this replica's part of a variable is, in graphs."""
+    """Gives the resource handle of this replica's part of a variable, in graphs."""
     known = {} if _local.inside is None else _local.inside.handles
     if id(variable) in known:
         return known[id(variable)]
@@ -180,13 +180,13 @@ def hide_from_constant_folding(tensor: tf.Tensor) -> tf.Tensor:
 
 @functools.cache
 def _exchange(devices: tuple[str, ...], dtype: tf.DType) -> Any:
-    """Makes the function that sums a tensor over all replicas, in an exchange of a number."""
+    """Makes the function that sums a tensor over all replicas, in the exchange of that number."""
 
     def exchanged(value: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         return tf.raw_ops.CollectiveReduceV2(
             input=value,
             group_size=len(devices),
-            # All exchanges of a number must be of one dtype, and of one shape.
+            # All exchanges of one number must have one dtype and one shape.
             group_key=zlib.crc32(repr((*devices, dtype)).encode()) & 0x7FFFFFFF,
             instance_key=number,
             ordering_token=[],

@@ -16,8 +16,8 @@ class Rounding(UncastLayer):
 
         x + step * (u - 1/2),    u ~ Uniform[0, 1) for each value,
 
-    fresh at each step of training, and other noise on each replica; without it a flow would make
-    spikes of a column of few values, of a density without bound. In inference u is 1/2, the middle
+    fresh at each step of training, and other noise on each replica; without it a flow would put
+    spikes of unbounded density on a column of few values. In inference u is 1/2, the middle
     of the cell: the density of a row is that of the dequantised row there. Source: Uria, Murray
     and Larochelle (arXiv 1306.0186).
 
@@ -51,7 +51,7 @@ class Rounding(UncastLayer):
         """Takes the width of each column's cells, [D], 0 for a continuous column.
 
         Raises:
-            ValueError: for other numbers than D, and for negative ones or ones without end.
+            ValueError: for more or fewer steps than D, and for negative or infinite ones.
         """
         steps = np.asarray(steps, "float64")
         if steps.shape != tuple(self.step.shape) or not np.all((steps >= 0) & np.isfinite(steps)):

@@ -56,7 +56,7 @@ class RunningMoments(UncastLayer):
 
     def build(self, x_shape: tuple, weights_shape: tuple | None = None) -> None:
         channels = x_shape[-1]
-        # Means, variances and the weight of the batches that these are over are one variable, since
+        # Means, variances and the weight of the batches behind them are one variable, since
         # there are hundreds of these layers in a model and each variable takes its time.
         self.averages = self.add_weight(
             (2 * channels + 1,),
@@ -178,7 +178,7 @@ def over_replicas(
 
 
 def _or_one(variance: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Gives 1 in place of the variance of nothing, by which rows that do not count are divided."""
+    """Gives 1 as the variance of no rows, so that rows of weight 0 are not divided by zero."""
     return (
         variance if replicas.row_weights(count.dtype) is None else tf.where(count > 0, variance, 1)
     )

@@ -17,7 +17,7 @@ tfd = tfp.distributions
 
 
 class Condition:
-    """The labels that a density is conditioned on, or that there are none.
+    """The labels that a density is conditioned on, if there are any.
 
     A label becomes a context, see `LabelEncoding`: every coupling's conditioner sees it and, with
     `conditional_base`, the mean of the latents depends on it.
@@ -81,9 +81,9 @@ class Condition:
         }
 
     def build(self, base: tfd.Distribution) -> None:
-        """Makes what is conditional about a base distribution, for the model to hold."""
+        """Makes the layer of the conditional base, if there is one, for the model to hold."""
         if self.conditional_base:
-            # It is of the dtype of the flow: a policy lowers the conditioners alone.
+            # It has the dtype of the flow: a policy lowers the conditioners alone.
             self.base_mean = keras.layers.Dense(
                 base.event_shape[-1],
                 use_bias=False,
@@ -123,13 +123,13 @@ class Condition:
         return FlowDistribution(base, with_context(flow.bijector, context))
 
     def label_spec(self, rows: int | None) -> tf.TensorSpec:
-        """Gives shape and dtype of the labels of so many rows."""
+        """Gives shape and dtype of the labels of a number of rows."""
         if self.num_classes:
             return tf.TensorSpec([rows], tf.int64)
         return tf.TensorSpec([rows, self.context_size], self.dtype)
 
     def labels_of_rows(self, labels: TensorLike | None, rows: int | None) -> tf.Tensor | None:
-        """Makes a tensor of one label for each row; a single label is for all of them.
+        """Makes a tensor of one label for each row; a single label is repeated for all of them.
 
         Raises:
             ValueError: for labels of a wrong dtype or shape, not wanted or missing.
@@ -149,11 +149,11 @@ class Condition:
         return tf.ensure_shape(labels, spec.shape)
 
     def check_values(self, labels: tf.Tensor | None) -> tf.Tensor | None:
-        """Gives labels, once their values are found to be some; None for none."""
+        """Gives labels once their values are found valid; None stays None."""
         return None if labels is None else self.encoding.checked(labels)
 
     def check_presence(self, labels: TensorLike | None) -> None:
-        """Refuses labels that the density has no use for, and none where it needs them."""
+        """Refuses labels that the density has no use for, and missing ones that it needs."""
         if self.encoding is None and labels is not None:
             raise ValueError(
                 "labels must be None, for the model is not conditional: make it with num_classes "

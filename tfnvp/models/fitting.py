@@ -15,9 +15,9 @@ from tfnvp.types import TensorLike
 # One choice serves all tables; docs/vectors.md has what comes of it.
 _BATCH = 256
 _LEARNING_RATE = 2e-3
-_CHECKS = 30  # How often a training looks at the held-out rows.
-_DECAY = 0.7  # How much of the average of weights stays from one look to the next.
-_PATIENCE = 10  # Looks without a better one after which training ends.
+_CHECKS = 30  # This is how often a training looks at the held-out rows.
+_DECAY = 0.7  # This share of the average of weights stays from one look to the next.
+_PATIENCE = 10  # Training ends after this many looks without a better one.
 _FEWEST_TO_HOLD_OUT = 50
 
 
@@ -62,7 +62,7 @@ def fit_in_time(
     x = tf.cast(model.check_data(x), model.variable_dtype).numpy()
     weights = np.ones(len(x)) if sample_weight is None else sample_weight
     weights = weights_of_rows(weights, x, "float64").numpy()
-    # Here, since `adapt` sees the rows in another order.
+    # We check here, since `adapt` sees the rows in another order.
     check_finite(np.where(weights[:, np.newaxis] > 0, x, 0))
     order = random.permutation(np.flatnonzero(weights))
     held_out = len(order) // 10 if len(order) >= _FEWEST_TO_HOLD_OUT else 0
@@ -92,17 +92,17 @@ def fit_in_time(
 
 
 def default_steps(rows: int) -> int:
-    """Gives the steps of training for so many rows: fewer where they would overfit."""
+    """Gives the steps of training for a number of rows: fewer where they would overfit."""
     return int(min(4 * rows, np.clip(0.4 * rows, 1500, 3600)))
 
 
 def default_dropout(rows: int) -> float:
-    """Gives the dropout for so many rows: a third for few, none from 8,000 on."""
+    """Gives the dropout for a number of rows: a third for few, none from 8,000 on."""
     return 0.35 * max(0.0, 1 - rows / 8000)
 
 
 def _batches(x: np.ndarray, weights: np.ndarray, size: int, seed: int) -> tf.data.Dataset:
-    """Batches of rows without end: each pass in a new order, or rows drawn by their weights."""
+    """Makes endless batches of rows: each pass in a new order, or rows drawn by their weights."""
     x = tf.constant(x)
     if np.all(weights == weights[0]):
         indices = tf.data.Dataset.range(len(x)).shuffle(len(x), seed).repeat().batch(size)
@@ -119,9 +119,9 @@ def _batches(x: np.ndarray, weights: np.ndarray, size: int, seed: int) -> tf.dat
 class AveragedWeights(keras.callbacks.Callback):
     """Keeps a running average of the weights, and in the end the best one by rows held out.
 
-    Averages over the last part of the way are better than where it ends, about as a larger batch or
-    a longer training would be. Source: Polyak and Juditsky (1992); Izmailov et al. (arXiv
-    1803.05407).
+    Averages over the last part of a training are better than its last weights, about as a larger
+    batch or a longer training would make them. Source: Polyak and Juditsky (1992); Izmailov et al.
+    (arXiv 1803.05407).
 
     Args:
         x: the rows held out, [N, D]; with none the last average is kept.
@@ -138,7 +138,7 @@ class AveragedWeights(keras.callbacks.Callback):
         """Takes the weights into the average, and looks at the held-out rows with that."""
         model: FlowModel = self.model
         self.epochs = epoch + 1
-        # Keras' own assignment takes several times as long.
+        # We assign TensorFlow's variables: Keras' own assignment takes several times as long.
         variables = [variable.value for variable in model.trainable_variables]
         weights = [variable.numpy() for variable in variables]
         # The first averages forget the beginning sooner.

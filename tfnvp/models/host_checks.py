@@ -14,11 +14,11 @@ import tensorflow as tf
 if TYPE_CHECKING:
     from tfnvp.models.training_steps import TrainingSteps
 
-_ROWS_OF_A_BATCH = 32  # as in Keras
+_ROWS_OF_A_BATCH = 32  # This is Keras' own default.
 
 
 def check_on_the_host(model: "TrainingSteps", method: str, given: dict[str, Any]) -> None:
-    """Has data check itself before a step sees it: bad values are the errors that they are anyway.
+    """Has data check itself before a step sees it, with the errors that a step would raise.
 
     Arrays become a `tf.data.Dataset`. In `fit` and `evaluate` a batch with fewer rows than one
     before it gets rows of weight 0, which do not count.
@@ -64,13 +64,13 @@ def dataset_of(
         seed: of the orders of all epochs; None draws them afresh.
     """
     rows = len(arrays[0])
-    while arrays[-1] is None:  # Of what comes last, tf.distribute stands no None.
+    while arrays[-1] is None:  # tf.distribute takes no None as the last part of an element.
         arrays = arrays[:-1]
     indices = tf.data.Dataset.range(rows)
     if shuffle:
         indices = indices.shuffle(max(rows, 1), seed=seed)
     batches = indices.batch(batch_size, drop_remainder=rows % batch_size == 0)
-    # As one element that is repeated, arrays are not copied for each batch.
+    # The arrays are one element, repeated, so that they are not copied for each batch.
     held = tf.data.Dataset.from_tensors(tuple(arrays)).repeat()
 
     def gathered(index: tf.Tensor, held: tuple) -> tuple:
@@ -81,7 +81,7 @@ def dataset_of(
 
 
 def batch_size_of(rows: int, batch_size: int | None, steps: int | None) -> int:
-    """Gives the rows of a batch, as Keras finds them where nothing is said."""
+    """Gives the rows of a batch, chosen as Keras chooses them where none are given."""
     return batch_size or (math.ceil(rows / steps) if steps else _ROWS_OF_A_BATCH)
 
 
@@ -135,7 +135,7 @@ def _checked(
 
 
 def _check(model: "TrainingSteps") -> Callable:
-    """Makes what gives the parts of a batch, once their values are found good."""
+    """Makes a function that gives the parts of a batch once their values are found valid."""
 
     @tf.autograph.experimental.do_not_convert
     def check(*data: Any) -> tuple:
@@ -150,14 +150,15 @@ def _check(model: "TrainingSteps") -> Callable:
 
 
 def _check_from_python(model: "TrainingSteps") -> Callable:
-    """Makes the same of a batch that Python hands to TensorFlow."""
-    # An error of a graph stays what it is where TensorFlow calls Python; one of Python does not.
+    """Makes such a check for batches that come from Python."""
+    # TensorFlow reports an error of Python code that it calls as UnknownError; one of a graph stays
+    # what it is.
     check = tf.function(_check(model), autograph=False, reduce_retracing=True)
     return lambda data: check(*keras.utils.unpack_x_y_sample_weight(data))
 
 
 def _padded(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Gives all batches the rows of the largest before, those that are added of weight 0."""
+    """Fills batches up to the rows of the largest one so far, with rows of weight 0."""
 
     @tf.autograph.experimental.do_not_convert
     def padded(most: tf.Tensor, data: tuple) -> tuple:
@@ -179,7 +180,7 @@ def _padded(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 class _CheckedPyDataset(keras.utils.PyDataset):
-    """A `PyDataset` whose batches are checked; of each size that they have XLA compiles a step."""
+    """A `PyDataset` whose batches are checked; XLA compiles a step for each size of batch."""
 
     def __init__(self, check: Callable, data: keras.utils.PyDataset) -> None:
         super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
@@ -187,7 +188,7 @@ class _CheckedPyDataset(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int | None:
-        """How many, or None without end."""
+        """The number of batches, or None for data without end."""
         return self._data.num_batches
 
     def __getitem__(self, index: int) -> tuple:

@@ -31,7 +31,7 @@ def accepted(
     """
     bound = inspect.signature(method).bind(model, *args, **kwargs)
     given = bound.arguments
-    if given.get("x") is None or given.get("kwargs"):  # an evaluation within `fit`
+    if given.get("x") is None or given.get("kwargs"):  # This is an evaluation within `fit`.
         return bound
     names = [name for name in ("x", "y", "sample_weight") if name in bound.signature.parameters]
     class_weight = given.pop("class_weight", None)
@@ -54,7 +54,7 @@ def _accepted(
     class_weight: dict[int, float] | None = None,
 ) -> tuple[Any, Any, Any]:
     if isinstance(x, tf.data.Dataset):
-        # Some data sets know nothing of their shapes before; what these are is checked in the step.
+        # Some data sets do not know their shapes; then the step checks them.
         kind = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
         model.check_kind(kind)
         _voice_doubt(model, x, kind)
@@ -90,14 +90,14 @@ def _accepted(
 
 
 def _kind(x: Any) -> tf.TensorSpec:
-    """Gives shape and dtype of an array; of what is none, all that is known: a float."""
+    """Gives shape and dtype of an array; anything else is taken for floats."""
     if isinstance(x, np.ndarray | tf.Tensor):
         return tf.TensorSpec(x.shape, tf.as_dtype(x.dtype))
     return tf.TensorSpec(getattr(x, "shape", None), tf.float32)
 
 
 def _voice_doubt(model: "TrainingSteps", x: Any, kind: tf.TensorSpec) -> None:
-    """Warns once of data of which the model would give figures that say nothing."""
+    """Warns once about data for which the model's figures would be meaningless."""
     if not model.voiced_doubt:
         doubt = model.doubt(functools.partial(_first_rows, x, kind.dtype))
         if doubt:
@@ -106,7 +106,7 @@ def _voice_doubt(model: "TrainingSteps", x: Any, kind: tf.TensorSpec) -> None:
 
 
 def _first_rows(x: Any, dtype: tf.DType) -> np.ndarray:
-    """Gives some finite rows of data; none of what cannot be looked at without being used up."""
+    """Gives some finite rows of data, or none where looking at them would use them up."""
     batch = None
     if isinstance(x, tf.data.Dataset):
         batch = next(iter(x.take(1)), None)
@@ -121,7 +121,7 @@ def _first_rows(x: Any, dtype: tf.DType) -> np.ndarray:
 
 
 def _by_class(model: "TrainingSteps", class_weight: dict[int, float]) -> Callable:
-    """Makes what adds the weights of classes, 1 where none is given, to rows with labels."""
+    """Makes a function that adds weights of classes, 1 where none is given, to labelled rows."""
     classes = model.condition.num_classes
     if not classes:
         raise ValueError(
@@ -152,7 +152,7 @@ def _by_class(model: "TrainingSteps", class_weight: dict[int, float]) -> Callabl
                 "class_weight and sample_weight exclude each other: multiply them into "
                 "sample_weight"
             )
-        # Labels of no class are found, or are -1 for p(x), later.
+        # Labels out of range are refused later, and -1 means p(x).
         place = tf.cast(tf.convert_to_tensor(labels), tf.int64)
         weights = tf.gather(tf.constant(table, model.variable_dtype), place % classes)
         return x, labels, tf.where((place >= 0) & (place < classes), weights, 1)
@@ -161,7 +161,7 @@ def _by_class(model: "TrainingSteps", class_weight: dict[int, float]) -> Callabl
 
 
 def has_labels(labels: Any) -> bool:
-    """Tells whether labels, or their specification, are more than nothing."""
+    """Tells whether there are labels, by themselves or by their specification."""
     if labels is None or getattr(labels, "value_type", None) is type(None):
         return False
     if isinstance(labels, tuple):
@@ -198,10 +198,10 @@ def weights_of_rows(weights: TensorLike, x: tf.Tensor, dtype: str) -> tf.Tensor:
 
 
 def without_weightless(weights: tf.Tensor, *tensors: tf.Tensor | None) -> list[tf.Tensor | None]:
-    """Puts a row that counts in the place of every row of weight 0, whatever that holds.
+    """Replaces every row of weight 0, whatever it holds, by a row that counts.
 
-    What is left out may be NaN, or of no class, and zero times its log-density would be NaN. Where
-    no row counts, all are zeros.
+    A row that is left out may be NaN, or of no class, and zero times its log-density would be NaN.
+    Where no row counts, all are zeros.
 
     Args:
         weights: [B], checked.
@@ -209,7 +209,7 @@ def without_weightless(weights: tf.Tensor, *tensors: tf.Tensor | None) -> list[t
     """
     counts, last = weights > 0, tf.size(weights) - 1
     rows = tf.range(last + 1)
-    # We do not ask for the largest of no weights, which TensorFlow refuses.
+    # We do not ask for the largest of no weights, which TensorFlow refuses to give.
     index = tf.where(counts, rows, tf.reduce_min(tf.where(counts, rows, last)))
     any_counts = tf.reduce_any(counts)
 

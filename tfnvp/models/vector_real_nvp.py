@@ -34,7 +34,7 @@ from tfnvp.types import TensorLike
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-#: What is so many times larger or smaller than one is far from it.
+#: A scale that is this many times larger or smaller than one counts as far from it.
 _FAR = 10
 #: The most that a column's curve may speak for a row in `unusualness`, nats.
 _MOST_USUAL = 0.5
@@ -106,7 +106,8 @@ class VectorRealNVP(FlowModel):
         self.num_couplings = num_couplings
         self.hidden_units = tuple(map(int, hidden_units))
         self.dropout = dropout
-        # As Keras draws seeds: `keras.utils.set_random_seed` decides it.
+        # The seed is drawn as Keras draws its own, so that `keras.utils.set_random_seed` decides
+        # it.
         self.seed = random.randint(1, 10**9) if seed is None else seed
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
         self.standardizer = Standardizer(dtype=self.variable_dtype)
@@ -126,7 +127,7 @@ class VectorRealNVP(FlowModel):
                 matrix = InvertibleMatrix(self.seed + i, dtype=self.variable_dtype)
                 parts += [InvertibleConv1x1(matrix, event_ndims=1), self._coupling(i)]
             elif self.condition.context_shape:
-                # What stays is empty, and the conditioner sees the context alone.
+                # No column stays, and the conditioner sees the context alone.
                 parts += [self._coupling(i), self._spline()]
         zeros = tf.zeros([self._size], self.variable_dtype)
         base = tfd.Independent(tfd.Normal(zeros, tf.ones([], zeros.dtype)), 1)
@@ -245,7 +246,7 @@ class VectorRealNVP(FlowModel):
         return tf.cast(x, self.variable_dtype) if x.dtype.is_integer else x
 
     def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
-        """Says where the model was not adapted to vectors of a scale far from one."""
+        """Gives a warning where the model was not adapted to vectors of a scale far from one."""
         adapted = np.any(self.standardizer.mean) or np.any(np.not_equal(self.standardizer.scale, 1))
         if adapted or len(x := first_rows()) < 2:
             return None

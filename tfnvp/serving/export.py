@@ -93,7 +93,7 @@ def export_saved_model(
     target = directory / str(version)
     with _plain_io_errors(directory), atomic_file.writing(target) as written:
         written.mkdir()
-        # Of the model only the variables are kept, since the functions use no Keras object.
+        # We keep only the model's variables, since the functions use no Keras object.
         module = tf.Module()
         module.weights = served.weights
         module.latent_mean = served.latent_mean
@@ -125,7 +125,7 @@ def export_saved_model(
 
 @contextlib.contextmanager
 def _plain_io_errors(directory: Path) -> Iterator[None]:
-    """Turns what TensorFlow says of a disk that it cannot write to into an OSError."""
+    """Turns TensorFlow's errors for a disk that it cannot write to into an OSError."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -133,9 +133,9 @@ def _plain_io_errors(directory: Path) -> Iterator[None]:
 
 
 def _next_version(directory: Path) -> int:
-    """The number after the largest of the versions, those included that are being written."""
+    """Gives the number after the largest version, including versions that are being written."""
     names = [path.name for path in (*directory.iterdir(), *directory.glob(".writing-*/*"))]
-    # These are the names that TF Serving takes for versions: Python knows many more digits.
+    # TF Serving takes these names for versions: Python accepts many more digits.
     versions = [int(name) for name in names if re.fullmatch("[0-9]{1,18}", name)]
     return 1 + max(versions, default=0)
 

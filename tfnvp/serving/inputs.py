@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-_END = -2  # Marks where a shape ends; no size is negative.
+_END = -2  # This marks where a shape ends; no size is negative.
 
 
 def require(condition: tf.Tensor, message: str, value: tf.Tensor, *data: tf.Tensor) -> tf.Tensor:
@@ -31,17 +31,17 @@ def up_to_pixels(name: str, most: int, size: tf.Tensor, value: tf.Tensor) -> tf.
 
 
 def rows(name: str, shape: Sequence[int | None], dtype: tf.DType) -> tf.TensorSpec:
-    """The spec of an input that has rows of a shape, as many as come."""
+    """Gives the spec of an input with any number of rows of a shape."""
     return tf.TensorSpec([None, *shape], dtype, name=name)
 
 
 def checked(inputs: Mapping[str, tf.Tensor], specs: Mapping[str, tf.TensorSpec]) -> dict:
-    """The inputs in the order of their specs, each of the rank and the sizes that its spec has."""
+    """Gives the inputs in the order of their specs, each of its spec's rank and sizes."""
     return {key: _of_the_shape(inputs[key], spec) for key, spec in specs.items()}
 
 
 def number_of_rows(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """How many rows the inputs have, int32 []: all of them must have as many."""
+    """Gives the number of rows, int32 [], which must be the same for all inputs."""
     (first, x), *others = inputs.items()
     count = _rows_of(x)
     for name, other in others:
@@ -55,7 +55,7 @@ def _of_the_shape(x: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
     takes = ", ".join("any" if size is None else str(size) for size in spec.shape[1:])
     takes = f"{spec.dtype.name} [rows{', ' if takes else ''}{takes}]"
     shape = tf.shape(x)
-    # TensorFlow believes that what comes in has the rank it is told below, and prunes any check of
+    # TensorFlow believes that an input has the rank it is told below, and prunes any check of
     # `tf.rank(x)`. The end mark shows the rank among the sizes.
     expected = np.array([-1 if size is None else size for size in spec.shape] + [_END])
     sizes = tf.concat([shape, tf.fill([len(expected)], _END)], axis=0)[: len(expected)]

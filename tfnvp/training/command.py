@@ -135,10 +135,15 @@ def _newest(recipe: str) -> Path:
     return runs[-1]
 
 
-def main(prog_name: str) -> None:
-    """Runs the command by itself, which its help calls `prog_name`."""
+def show_warnings_of(program: str) -> None:
+    """Shows warnings as lines of a program, without the places in the code that they come from."""
     # A warning is for the user, who did not write the line that it came from.
-    warnings.formatwarning = lambda message, *_: f"train: {message}\n"
+    warnings.formatwarning = lambda message, *_: f"{program}: {message}\n"
     # Pillow looks into EXIF data for more than the orientation, and does not say of which file.
     warnings.filterwarnings("ignore", "Corrupt EXIF data", module="PIL")
+
+
+def main(prog_name: str) -> None:
+    """Runs the command by itself, which its help calls `prog_name`."""
+    show_warnings_of("train")
     app(prog_name=prog_name)

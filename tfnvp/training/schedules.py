@@ -5,7 +5,7 @@ import keras
 from tfnvp import optimizers
 
 # Muon makes orthogonal steps of matrices, such as the directions of the conditioners' convolutions.
-# Adam has the last of them, and the matrices of 1x1 convolutions on images.
+# Adam trains the last convolution of each network, and the matrices of 1x1 convolutions on images.
 _NOT_MUONS = ["output_conv", "invertible_matrix"]
 
 

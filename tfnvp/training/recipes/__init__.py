@@ -19,8 +19,8 @@ from tfnvp.training.recipes.recipe import Recipe
 __all__ = ["Recipe", "get", "names"]
 
 
-# The paper's table: data, epochs and test bits/dim. The epochs are ours, for the paper does not say
-# how long it trained: about 200,000 steps, which take hours to days on a GPU.
+# A row of the paper's table has data, epochs and test bits/dim. The epochs are ours, for the paper
+# does not say how long it trained: about 200,000 steps, which take hours to days on a GPU.
 _PAPER = {
     "cifar10": ("CIFAR-10, 32x32 colour", 270, 3.49),
     "imagenet32": ("ImageNet at 32x32", 10, 4.28),
@@ -103,7 +103,7 @@ def _table(data: Path | None = None) -> Recipe:
     return table.recipe(data)
 
 
-# Recipes that are made of options of the command line, and those without any.
+# These recipes are made from options of the command line; those below take none.
 _OF_OPTIONS = {"folder": _folder, "table": _table}
 _RECIPES = {
     "moons": moons.RECIPE,

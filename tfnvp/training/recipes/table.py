@@ -31,11 +31,11 @@ class TableRecipe(Recipe):
         return model
 
     def pictures(self) -> dict[str, Any]:
-        """None."""
+        """Gives no pictures: a table has none."""
         return {}
 
     def report(self, model: FlowModel) -> dict[str, str]:
-        """The test log-likelihood."""
+        """Gives the test log-likelihood."""
         return {"test log-likelihood": f"{np.mean(model.log_prob(self._rows('test'))):.3f} nats"}
 
     def _rows(self, split: str) -> np.ndarray:
@@ -51,7 +51,7 @@ def recipe(path: Path) -> TableRecipe:
         raise ValueError(f"{path} must have 10 rows or more, got {len(x)}")
     parts = np.split(x[order].astype("float32"), [first, second])
     splits = dict(zip(pipeline.SPLITS, parts, strict=True))
-    # An epoch passes over few rows several times, lest validation takes the most of the time.
+    # An epoch passes over few rows several times, lest validation takes most of the time.
     passes = max(1, 50 * _BATCH // first)
     steps = default_steps(first)
     epochs = max(1, round(steps * min(_BATCH, first) / (passes * first)))
