@@ -1,4 +1,4 @@
-"""What checking and padding on the host costs, beside a train step: see docs/devices.md.
+"""Measures what checking and padding on the host costs, beside a train step: see docs/devices.md.
 
     python -m benchmarks.host_checks --preset cifar10_small --batch 32
 
