@@ -11,4 +11,5 @@ x = sklearn.datasets.load_breast_cancer().data
 density = FlowDensity(random_state=0).fit(x)
 density.score_samples(x)  # log p of each row, nats
 density.predict(x)  # -1 where a row is unusual, by `contamination`
+density.unusualness(x)  # to rank anomalies by
 density.explain(x[:5])  # which columns make a row unusual
