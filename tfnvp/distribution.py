@@ -6,8 +6,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.bijectors.flow_bijector import held_layers, tie_keras_layers
-from tfnvp.bijectors.one_pass import forward_and_log_det, inverse_and_log_det
+from tfnvp.bijectors.flow_bijector import FlowBijector, held_layers, tie_keras_layers
+from tfnvp.bijectors.one_pass import forward_and_log_det, inverse_and_log_det, parts
 from tfnvp.deep_copy import deep_copy
 from tfnvp.graph.internals import TransformedDistribution, broadcast_base, is_injective
 
@@ -78,16 +78,20 @@ class FlowDistribution(TransformedDistribution):
         if not self._in_one_pass(kwargs):
             return super()._log_prob(x, **kwargs)
         x = tf.convert_to_tensor(x, dtype_hint=self.dtype)
-        # Zero replaces values beyond 3e18 (float32), which might overflow in a network.
-        far = tf.abs(x) > _reach(x.dtype, 0.48)
-        x = tf.where(far, tf.zeros_like(x), x)
+        next_to_data = next(parts(self.bijector))
+        tamed = isinstance(next_to_data, FlowBijector) and next_to_data.tames_data
+        if not tamed:
+            # Zero replaces values beyond 3e18 (float32), which might overflow in a network.
+            far = tf.abs(x) > _reach(x.dtype, 0.48)
+            x = tf.where(far, tf.zeros_like(x), x)
         z, log_det = inverse_and_log_det(self.bijector, x, self.event_shape.rank)
         log_prob = self.distribution.log_prob(z)
         log_prob += tf.cast(log_det, log_prob.dtype)
-        far = tf.reduce_any(far, axis=list(range(-self.event_shape.rank, 0)))
         # Below that, products of latents in a gradient might overflow. NaN stays what it is.
-        far |= log_prob < -_reach(log_prob.dtype, 0.5)
-        return tf.where(far, tf.constant(-math.inf, log_prob.dtype), log_prob)
+        none = log_prob < -_reach(log_prob.dtype, 0.5)
+        if not tamed:
+            none |= tf.reduce_any(far, axis=list(range(-self.event_shape.rank, 0)))
+        return tf.where(none, tf.constant(-math.inf, log_prob.dtype), log_prob)
 
     def _sample_and_log_prob(
         self, sample_shape: Any, seed: Any, **kwargs: Any

@@ -16,6 +16,12 @@ from tfnvp.layers import ResidualNetwork
 X = np.random.default_rng(0).normal(size=(5, 4, 4, 3)).astype("float32")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def alone():
+    """Leaves what earlier tests left to itself, when garbage is collected here."""
+    gc.freeze()
+
+
 def make(randomize, seed=0, **options):
     layer = ResidualNetwork(3, 4, 1, **options)
     layer.build(X.shape)

@@ -42,6 +42,9 @@ class FlowBijector(tfb.Bijector):
         **kwargs: further arguments of `tfb.Bijector`.
     """
 
+    #: Whether latents of any data, however large, are near 0, so that nothing after it overflows.
+    tames_data = False
+
     def __init__(self, event_ndims: int, parameters: dict[str, Any], **kwargs: Any) -> None:
         parameters = {k: v for k, v in parameters.items() if k not in ("self", "__class__")}
         of_tfp = {k: parameters[k] for k in ("validate_args", "name") if k in parameters}

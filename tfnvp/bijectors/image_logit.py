@@ -35,6 +35,8 @@ class ImageLogit(FlowBijector):
         0.0
     """
 
+    tames_data = True
+
     def __init__(
         self, alpha: float = 0.05, validate_args: bool = False, name: str = "image_logit"
     ) -> None:
