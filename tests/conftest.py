@@ -40,7 +40,7 @@ _LONG = ("training/", "test_strategies", "serving/", "bijectors/test_laws", "tes
 
 # Taking apart the models of tests that are over takes a tenth of the tests' time, and the process
 # ends soon anyway.
-_MOST_MEMORY = 4 * 2**30
+_BOUND = {"memory": 4 * 2**30}
 
 
 def pytest_collection_finish():
@@ -49,10 +49,15 @@ def pytest_collection_finish():
 
 
 def pytest_runtest_teardown():
-    """Collects garbage where memory is short."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    if pages * os.sysconf("SC_PAGE_SIZE") > _MOST_MEMORY:
+    """Collects garbage where memory is short, and then not before there is half as much again."""
+    if _memory() > _BOUND["memory"]:
         gc.collect()
+        _BOUND["memory"] = max(_BOUND["memory"], 1.5 * _memory())
+
+
+def _memory():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def pytest_sessionfinish():
