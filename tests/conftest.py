@@ -40,7 +40,7 @@ _LONG = ("training/", "test_strategies", "serving/", "bijectors/test_laws", "tes
 
 # Taking apart the models of tests that are over takes a tenth of the tests' time, and the process
 # ends soon anyway.
-_BOUND = {"memory": 4 * 2**30}
+_BOUND = {"memory": 3 * 2**30}
 
 
 def pytest_collection_finish():
