@@ -1,7 +1,6 @@
 """What many tests share: random weights, counts of operations, tiny models."""
 
 import gc
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -40,7 +39,7 @@ _LONG = ("training/", "test_strategies", "serving/", "bijectors/test_laws", "tes
 
 # Taking apart the models of tests that are over takes a tenth of the tests' time, and the process
 # ends soon anyway.
-_BOUND = {"memory": 3 * 2**30}
+_COLLECTED = {"at": 0}
 
 
 def pytest_collection_finish():
@@ -49,15 +48,13 @@ def pytest_collection_finish():
 
 
 def pytest_runtest_teardown():
-    """Collects garbage where memory is short, and then not before there is half as much again."""
-    if _memory() > _BOUND["memory"]:
-        gc.collect()
-        _BOUND["memory"] = max(_BOUND["memory"], 1.5 * _memory())
-
-
-def _memory():
+    """Collects garbage where the machine is short of memory and this process has grown by half."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    if pages > 1.5 * _COLLECTED["at"]:
+        total, _, available = Path("/proc/meminfo").read_text().splitlines()[:3]
+        if int(available.split()[1]) < int(total.split()[1]) / 4:
+            gc.collect()
+            _COLLECTED["at"] = pages
 
 
 def pytest_sessionfinish():
