@@ -114,6 +114,11 @@ def test_data_sets_that_show_workers_the_wrong_rows_are_refused(of_two_workers):
         assert worker["seeded"] == worker["sharded"] == "trains"
 
 
+def test_rows_are_held_out_alike(of_two_workers):
+    one, other = (worker["held out"] for worker in of_two_workers)
+    assert one == other and np.isfinite(one).all()
+
+
 def test_keras_callbacks_save_and_go_on(of_two_workers):
     for worker in of_two_workers:
         assert worker["epochs"] == [2]

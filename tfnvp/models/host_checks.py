@@ -37,7 +37,7 @@ def check_on_the_host(model: "TrainingSteps", method: str, given: dict[str, Any]
     shuffle = given.pop("shuffle", True) if method == "fit" else False
     if shuffle == "batch":
         raise ValueError('shuffle must be True or False with jit_compile=True, got shuffle="batch"')
-    _hold_out(given)
+    hold_out(given)
     size = given.pop("batch_size", None)
     steps = given.get("steps_per_epoch") or given.get("steps")
     parts = [given.pop(name, None) for name in ("x", "y", "sample_weight")]
@@ -85,7 +85,7 @@ def batch_size_of(rows: int, batch_size: int | None, steps: int | None) -> int:
     return batch_size or (math.ceil(rows / steps) if steps else _ROWS_OF_A_BATCH)
 
 
-def _hold_out(given: dict[str, Any]) -> None:
+def hold_out(given: dict[str, Any]) -> None:
     """Takes the last rows of arrays as validation data, as `validation_split` asks for."""
     share = given.pop("validation_split", 0)
     if not share or given.get("validation_data") is not None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from tfnvp.graph.internals import steps_of
-from tfnvp.models.host_checks import batch_size_of, dataset_of
+from tfnvp.models.host_checks import batch_size_of, dataset_of, hold_out
 
 if TYPE_CHECKING:
     from tfnvp.models.training_steps import TrainingSteps
@@ -28,6 +28,8 @@ def check_for_workers(model: "TrainingSteps", method: str, given: dict[str, Any]
         ValueError: for a data set whose order differs from worker to worker, or that gives all of
             them the same rows.
     """
+    # Keras would split the arrays itself, which are a data set by then.
+    hold_out(given)
     x, held_out = given["x"], given.get("validation_data")
     for name, data in (("x", x), ("validation_data", held_out)):
         if isinstance(data, tf.data.Dataset):
