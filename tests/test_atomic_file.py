@@ -13,7 +13,7 @@ import tfnvp
 from tfnvp import atomic_file, plotting
 from tfnvp.cli import rows
 from tfnvp.training import checkpoints
-from tfnvp.training.callbacks import Record
+from tfnvp.training.run_callbacks import Record
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 

@@ -10,7 +10,7 @@ from tfnvp.types import TensorLike
 def fresh_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
     """Draws the next seed [2] of a `keras.random.SeedGenerator`, another one on each replica."""
     seed = tf.cast(generator.next(), tf.int32)
-    context = replicas.several()
+    context = replicas.replica_context()
     if context is None:
         return seed
     # The generator's state is the same on every replica.

@@ -196,6 +196,13 @@ def _chain():
     return tfb.Chain([tfb.Shift([0.5, 0.0]), coupling])
 
 
+def test_attributes_of_tfp_objects_hold_again_what_others_hold():
+    moments = tfnvp.layers.RunningMoments()
+    bijector = tfnvp.bijectors.BatchNormalization(None, moments)
+    assert bijector.moments is moments is vars(bijector)["_parameters"]["moments"]
+    assert any(name.startswith("_self_") for name in vars(bijector))
+
+
 def test_chains_and_inverses_are_what_they_are_taken_for():
     chain = _chain()
     for one in (chain, tfb.Chain([tfb.Exp()])):

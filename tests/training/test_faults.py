@@ -11,8 +11,8 @@ import pytest
 from helpers.processes import run, start, state
 
 import tfnvp
-from tfnvp.training.callbacks import Checkpoint
 from tfnvp.training.checkpoints import Checkpoints
+from tfnvp.training.run_callbacks import Checkpoint
 
 # Seven steps an epoch, the last one of 97 images.
 STEPS_PER_EPOCH, EPOCHS = 7, 3

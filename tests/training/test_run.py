@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 import tfnvp
 import tfnvp.training.run
 from tfnvp.training import recipes
-from tfnvp.training.callbacks import Log
 from tfnvp.training.command import app
 from tfnvp.training.run import Settings
+from tfnvp.training.run_callbacks import Log
 
 
 def tiny(name, **options):

@@ -122,11 +122,11 @@ class AffineCoupling(FlowBijector):
                 outputs, f"{self.name}: log-scales or shifts from the conditioner are not finite"
             )
         log_scale, shift = tf.split(outputs, 2, axis=-1)
-        where = self.mask.changing(changes)
-        if where is None:
+        indicator = self.mask.changing(changes)
+        if indicator is None:
             return log_scale, shift
-        where = over_event(where, changes, self.mask.event_ndims)
-        return where * log_scale, where * shift
+        indicator = over_event(indicator, changes, self.mask.event_ndims)
+        return indicator * log_scale, indicator * shift
 
     @classmethod
     def _parameter_properties(cls, dtype: tf.DType) -> dict[str, Any]:

@@ -64,15 +64,15 @@ class BatchNormalization(FlowBijector):
         super().__init__(3 if mask is None else mask.event_ndims, dict(locals()))
 
     def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        changes, where, merge = self._split(x)
-        mean, log_scale = self._over_event(changes, where, *self.moments(changes, where))
+        changes, indicator, merge = self._split(x)
+        mean, log_scale = self._over_event(changes, indicator, *self.moments(changes, indicator))
         return merge((changes - mean) * tf.exp(log_scale)), tf.reduce_sum(log_scale)
 
     def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        changes, where, merge = self._split(z)
+        changes, indicator, merge = self._split(z)
         # `forward` undoes the inference-mode inverse, in whatever mode Keras is.
-        moments = self.moments(changes, where, training=False)
-        mean, log_scale = self._over_event(changes, where, *moments)
+        moments = self.moments(changes, indicator, training=False)
+        mean, log_scale = self._over_event(changes, indicator, *moments)
         return merge(changes * tf.exp(-log_scale) + mean), -tf.reduce_sum(log_scale)
 
     def check_forward_log_det(self) -> None:
@@ -91,7 +91,7 @@ class BatchNormalization(FlowBijector):
         return changes, self.mask.changing(changes), merge
 
     def _over_event(
-        self, changes: tf.Tensor, where: tf.Tensor | None, mean: tf.Tensor, variance: tf.Tensor
+        self, changes: tf.Tensor, indicator: tf.Tensor | None, mean: tf.Tensor, variance: tf.Tensor
     ) -> list[tf.Tensor]:
         """Spreads mean and log-scale [C] over an event, [..., C], zero where nothing changes."""
         log_scale = -0.5 * tf.math.log(tf.cast(variance, changes.dtype) + self.epsilon)
@@ -100,4 +100,4 @@ class BatchNormalization(FlowBijector):
             over_event(channels, changes, event_ndims)
             for channels in (tf.cast(mean, changes.dtype), log_scale)
         )
-        return [channels if where is None else where * channels for channels in both]
+        return [channels if indicator is None else indicator * channels for channels in both]

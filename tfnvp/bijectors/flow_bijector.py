@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.graph.internals import ListedToConverters, own_variables
+from tfnvp.graph.internals import BOOKS, ListedToConverters, own_variables
 from tfnvp.types import TensorLike
 
 tfb = tfp.bijectors
@@ -179,12 +179,10 @@ class LiveVariables(ListedToConverters, collections.abc.Sequence):
 
 def held_layers(module: tf.Module) -> list[keras.Layer]:
     """Lists the Keras layers that are attributes of a TFP object itself."""
-    # The constructor's arguments name the layers again, and so do TensorFlow's own books (_self_)
-    # and the tie.
     values = [
         value
         for name, value in sorted(vars(module).items())
-        if name not in ("_parameters", "_KERAS_VARIABLES") and not name.startswith("_self_")
+        if not name.startswith((*BOOKS, "_KERAS_VARIABLES"))
     ]
     layers = [leaf for leaf in tf.nest.flatten(values) if isinstance(leaf, keras.Layer)]
     return list({id(layer): layer for layer in layers}.values())

@@ -90,7 +90,7 @@ def fused_by_moments(
     Returns:
         A tensor of x's shape and dtype, and the moments.
     """
-    context, rows = replicas.several() if meets else None, replicas.row_weights(scale.dtype)
+    context, rows = replicas.replica_context() if meets else None, replicas.row_weights(scale.dtype)
     if rows is None:
         rows = tf.ones([], scale.dtype)
     of_each = rows.shape.rank == 1

@@ -193,8 +193,7 @@ def variables_unknown_to(
     optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
 ) -> list[keras.Variable]:
     """Lists the variables for which an optimizer that is built was not built."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    known = {id(variable) for variable in inner._trainable_variables}
+    known = {id(v) for v in getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables}
     return [variable for variable in variables if id(variable) not in known]
 
 
@@ -222,8 +221,7 @@ def takes_collectives(strategy: tf.distribute.MirroredStrategy) -> bool:
 # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/data/ops/shuffle_op.py
 def steps_of(dataset: tf.data.Dataset) -> list[tuple[str, bool]]:
     """Lists the kinds of transformations that made a data set, and whether each has a seed."""
-    seeds = [getattr(dataset, name, 1) for name in ("_seed", "_seed2")]
-    seeded = any(int(seed) for seed in seeds)
+    seeded = any(int(getattr(dataset, name, 1)) for name in ("_seed", "_seed2"))
     kind = type(dataset).__name__.removeprefix("_").removesuffix("Dataset").lower()
     return [(kind, seeded), *(step for one in dataset._inputs() for step in steps_of(one))]
 
@@ -256,6 +254,8 @@ def optimised_once() -> Iterator[None]:
 Chain = tfb.Chain.__mro__[1]
 Invert = tfb.Invert.__mro__[1]
 TransformedDistribution = tfd.TransformedDistribution.__mro__[1]
+#: Attributes of TFP objects that begin so hold again what others hold.
+BOOKS = ("_parameters", "_self_")
 
 
 def _is_instance(cls: type, instance: object) -> bool:

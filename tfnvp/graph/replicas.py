@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 
-def several() -> "tf.distribute.ReplicaContext | Inside | None":
+def replica_context() -> "tf.distribute.ReplicaContext | Inside | None":
     """Returns the replica context where this is one of several replicas, or None."""
     if (inside := _local.inside) is not None:
         return inside
@@ -27,18 +27,18 @@ def several() -> "tf.distribute.ReplicaContext | Inside | None":
 
 def may_meet_in_functions() -> bool:
     """Tells whether replicas, if there are several, can meet inside a `tf.function` called here."""
-    return isinstance(several(), Inside | None)
+    return isinstance(replica_context(), Inside | None)
 
 
 def sum_over(value: tf.Tensor) -> tf.Tensor:
     """Sums a tensor over all replicas."""
-    context = several()
+    context = replica_context()
     return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def sum_each_over(values: list[tf.Tensor]) -> list[tf.Tensor]:
     """Sums each of a list of tensors over all replicas, those of one dtype in one exchange."""
-    context = several()
+    context = replica_context()
     if not isinstance(context, Inside):
         return values if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, values)
     if len({value.dtype for value in values}) > 1:
@@ -48,12 +48,12 @@ def sum_each_over(values: list[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.reshape(part, value.shape) for part, value in zip(parts, values, strict=True)]
 
 
-def summed_on_the_first(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+def sums_on_the_first_replica(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     """Sums gradients over all replicas on the first of them, and gives zeros on all others.
 
     Keras clips the gradients of each replica before it adds them up. Given these, it clips the sum.
     """
-    is_first = tf.equal(several().replica_id_in_sync_group, 0)
+    is_first = tf.equal(replica_context().replica_id_in_sync_group, 0)
     return [tf.where(is_first, gradient, 0) for gradient in sum_each_over(gradients)]
 
 
@@ -102,10 +102,10 @@ class Inside:
         assert op is tf.distribute.ReduceOp.SUM
 
         @tf.custom_gradient
-        def summed(value: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        def all_sum(value: tf.Tensor) -> tuple[tf.Tensor, Any]:
             return self._sum(value), self._sum
 
-        return summed(value)
+        return all_sum(value)
 
     def _sum(self, value: tf.Tensor) -> tf.Tensor:
         place = next(self._exchanges)

@@ -96,7 +96,7 @@ class _OwnVariables(keras.StatelessScope):
         """Assigns to the replica's variable at once, for an optimizer's operation may follow."""
         variable, value = update
         if variable.aggregation == "mean":
-            value = replicas.sum_over(value) / replicas.several().num_replicas_in_sync
+            value = replicas.sum_over(value) / replicas.replica_context().num_replicas_in_sync
         value = tf.cast(value, variable.dtype)
         tf.raw_ops.AssignVariableOp(resource=self.handles[id(variable)], value=value)
         self.state_mapping.pop(id(variable), None)

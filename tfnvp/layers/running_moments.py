@@ -144,7 +144,7 @@ class RunningMoments(UncastLayer):
 
     def meets_replicas(self) -> bool:
         """Tells whether the moments here and now are those of several replicas' batches."""
-        return self.synchronized and replicas.several() is not None
+        return self.synchronized and replicas.replica_context() is not None
 
     def save_own_variables(self, store: dict) -> None:
         """Writes means, variances and batches apart."""
@@ -160,7 +160,7 @@ def over_replicas(
     count: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Computes count, mean [C] and variance [C] over all replicas from those of each one."""
-    context = replicas.several()
+    context = replicas.replica_context()
     # Each replica fills a row, in which the others have zeros: that takes one exchange, where sums
     # of values and then of squares about their mean would take two.
     place = tf.one_hot(

@@ -85,7 +85,7 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
     def call(
         self, x: tf.Tensor, labels: tf.Tensor | None = None, training: bool | None = None
     ) -> tf.Tensor:
-        if replicas.several() is None:
+        if replicas.replica_context() is None:
             return self.density(x, labels, training)
         # The last batch of an epoch may leave a replica without rows.
         rows = tf.shape(x)[0]
@@ -165,7 +165,7 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         self, x: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         variables = [variable.value for variable in self.trainable_weights]
-        context = replicas.several()
+        context = replicas.replica_context()
         with tf.GradientTape() as tape:
             tape.watch(variables)
             with replicas.weighing_rows(weights):
@@ -179,7 +179,7 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         clips = inner.clipnorm or inner.global_clipnorm or inner.clipvalue
         if context is not None and clips and not isinstance(self.optimizer, ReplicaOptimizer):
-            gradients = replicas.summed_on_the_first(gradients)
+            gradients = replicas.sums_on_the_first_replica(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         return bits, penalty
 

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from tfnvp.callbacks import Watch
 from tfnvp.training import WorkerGone
-from tfnvp.training.callbacks import Checkpoint, Diverged, Log, Record, StopWhereItDiverges
 from tfnvp.training.checkpoints import Checkpoints, steps_taken
 from tfnvp.training.recipes import Recipe
+from tfnvp.training.run_callbacks import Checkpoint, Diverged, Log, Record, StopWhereItDiverges
 
 if TYPE_CHECKING:
     from tfnvp.training.run import Settings
