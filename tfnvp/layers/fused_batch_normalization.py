@@ -9,6 +9,7 @@ from tfnvp.configured_layer import UncastLayer
 from tfnvp.graph.fused_norm import fused, fused_by_moments, fused_training, kernel_moments
 from tfnvp.graph.replicas import hide_from_constant_folding, row_weights
 from tfnvp.layers.running_moments import RunningMoments, over_replicas
+from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 from tfnvp.shapes import over_event
 
 
@@ -66,6 +67,17 @@ class FusedBatchNormalization(UncastLayer):
         x = tf.cast(x, self.compute_dtype if has_kernel else self.variable_dtype)
         scale, offset = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.offset)
         return tf.cast(normalise(x, scale, offset, training), self.compute_dtype)
+
+    def after(self, conv: WeightNormConv2D, x: tf.Tensor, training: bool) -> tf.Tensor:
+        """Convolves x without a bias and normalises: two linear maps, and in inference one."""
+        if training:
+            return self(conv(x), training=True)
+        scale = tf.convert_to_tensor(self.scale) * tf.math.rsqrt(
+            self.moments.variance + self.epsilon
+        )
+        offset = tf.convert_to_tensor(self.offset) - self.moments.mean * scale
+        y = conv.convolve(tf.cast(x, self.compute_dtype), conv.kernel() * scale)
+        return tf.nn.bias_add(y, tf.cast(offset, y.dtype))
 
     def _by_the_kernel(
         self, x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, training: bool | None

@@ -165,8 +165,12 @@ class ResidualNetwork(PureLayer):
         total = self.skips[0](h)
         for i in range(self.blocks):
             norm1, conv1, norm2, conv2 = self.block_layers[4 * i : 4 * i + 4]
-            r = shifted(conv1(tf.nn.relu(norm1(h, training=training))), i + 1)
-            h += conv2(tf.nn.relu(norm2(r, training=training)))
+            r = tf.nn.relu(norm1(h, training=training))
+            if context is None:
+                r = norm2.after(conv1, r, training)
+            else:
+                r = norm2(shifted(conv1(r), i + 1), training=training)
+            h += conv2(tf.nn.relu(r))
             total += self.skips[i + 1](h)
         outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
         return self.log_scale(tf.cast(outputs, self.variable_dtype))

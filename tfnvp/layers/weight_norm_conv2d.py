@@ -83,8 +83,12 @@ class WeightNormConv2D(ConfiguredLayer):
             self.bias = self.add_weight((self.filters,), "zeros", name="bias")
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        x = tf.nn.conv2d(x, tf.cast(self.kernel(), x.dtype), strides=1, padding="SAME")
+        x = self.convolve(x, self.kernel())
         return tf.nn.bias_add(x, tf.convert_to_tensor(self.bias)) if self.use_bias else x
+
+    def convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Convolves x, [N, H, W, C], with a kernel, in x's dtype."""
+        return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=1, padding="SAME")
 
     def kernel(self) -> tf.Tensor:
         """The kernel [height, width, C, filters], in the variable dtype."""
