@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 import tfnvp
+from benchmarks import gpu
+from tfnvp.graph.internals import with_inner_layers
+from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 
 RUNNER = Path(__file__).parents[1] / "benchmarks" / "run_stablehlo.py"
 BATCH = 6
@@ -35,10 +38,38 @@ def test_jax_gives_what_tensorflow_gives(what, tmp_path, tiny_model):
         if what == "log_prob":
             expected = model.log_prob(recorded["argument"])
             np.testing.assert_allclose(recorded["result"], expected, rtol=1e-5)
+            flops = record["convolution_teraflops"] / record["runs_per_second"] * 1e12
+            assert flops == pytest.approx(_convolution_flops(model))
         else:
             assert recorded["result"].shape == (BATCH, 4, 4, 1)
             assert recorded["result"].std() > 0.1
     assert [file.name for file in tmp_path.iterdir()] == ["export"]
+
+
+def _convolution_flops(model):
+    """Two for each product, of a batch, where every convolution is of 4 x 4 pixels."""
+    layers = with_inner_layers(model)
+    kernels = [layer.kernel_shape for layer in layers if isinstance(layer, WeightNormConv2D)]
+    return sum(2 * BATCH * 4 * 4 * np.prod(shape) for shape in kernels)
+
+
+def test_exports_share_the_weights_that_are_carried_to_a_gpu(tmp_path, tiny_model):
+    path = tfnvp.export_stablehlo(tiny_model(), tmp_path / "export", batch_size=2)
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with np.load(path / "weights.npz") as weights:
+        expected = dict(weights)
+    changed = next(name for name, value in expected.items() if np.any(value))
+    shared = {changed: 2 * expected[changed]}
+    gpu._shrink(path, shared)
+    with np.load(path / "weights.npz") as own:
+        assert list(own) == [changed]
+    gpu._unpack(path, shared, tmp_path)
+    for name in ("module.mlir", "signature.json", "recorded.npz"):
+        assert (tmp_path / name).read_bytes() == before[name]
+    with np.load(tmp_path / "weights.npz") as weights:
+        assert weights.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(weights[name], value)
 
 
 def _export_and_train(model, data, tmp_path):
