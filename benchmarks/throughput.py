@@ -167,11 +167,11 @@ def main():
     parser.add_argument("--runs", type=int, default=9, help="timed runs of each")
     args = parser.parse_args()
 
-    architecture = _architecture(args.preset) | args.override
+    sizes = architecture(args.preset) | args.override
     contenders = {"tfnvp": Options(args.policy, args.xla, args.threads, args.remat, args.data)}
     contenders |= dict.fromkeys(args.against, Options(args.peer_policy, threads=args.threads))
     for workload in args.workload:
-        figures = measure(workload, architecture, args.batch, contenders, args.runs)
+        figures = measure(workload, sizes, args.batch, contenders, args.runs)
         for name, values in figures.items():
             record = {
                 "benchmark": "throughput",
@@ -191,7 +191,8 @@ def main():
             print(json.dumps(record), flush=True)
 
 
-def _architecture(preset):
+def architecture(preset):
+    """Gives the constructor's arguments of a preset's model, a dictionary."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tfnvp.models import presets
 

@@ -162,7 +162,7 @@ class ResidualNetwork(PureLayer):
 
         x = self._with_negation(self.input_norm(x, training=training), mask)
         h = shifted(self.input_conv(tf.nn.relu(x)), 0)
-        total = self.skips[0](h)
+        skipped = [self.skips[0](h)]
         for i in range(self.blocks):
             norm1, conv1, norm2, conv2 = self.block_layers[4 * i : 4 * i + 4]
             r = tf.nn.relu(norm1(h, training=training))
@@ -171,7 +171,8 @@ class ResidualNetwork(PureLayer):
             else:
                 r = norm2(shifted(conv1(r), i + 1), training=training)
             h += conv2(tf.nn.relu(r))
-            total += self.skips[i + 1](h)
+            skipped.append(self.skips[i + 1](h))
+        total = tf.add_n(skipped)
         outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
         return self.log_scale(tf.cast(outputs, self.variable_dtype))
 
