@@ -18,6 +18,7 @@ from tfnvp.graph.internals import (
     LowerIsBetter,
     MultiWorkerFit,
     ReplicaOptimizer,
+    optimised_once,
     variables_unknown_to,
 )
 from tfnvp.graph.shared_step import SharedStep
@@ -241,7 +242,9 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
             )
         if force or self.train_function is None:
             self._shared_step = None
-        return super().make_train_function(force)
+            super().make_train_function(force=True)
+            self.train_function = optimised_once()(self.train_function)
+        return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
         """Makes Keras' test function, anew where layers have changed."""
