@@ -79,6 +79,10 @@ def test_a_step_in_a_function_of_ones_own_is_refused(results):
     assert "`merge_call` called while defining a new graph" in results[2]["nested"]
 
 
+def test_xla_is_refused_by_name(results):
+    assert "jit_compile must be False or 'auto' on several replicas" in results[2]["jit"]
+
+
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_a_model_of_several_replicas_is_one_everywhere(replicas, results):
     found = results[replicas]

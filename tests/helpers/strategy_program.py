@@ -38,6 +38,9 @@ def fit(model, data, scope, dtype="float64", epochs=7, adam=tfnvp.optimizers.Ada
         parts = tuple(cast)
         parts = parts if len(parts) > 1 else parts[0]
         options["x"] = tf.data.Dataset.from_tensor_slices(parts).batch(8)
+        if len(data) == 3:
+            # The model has no use for labels, and weights may come without.
+            options["x"] = options["x"].map(lambda x, _, weights: (x, None, weights))
     history = model.fit(epochs=epochs, shuffle=False, **options).history
     evaluation = model.evaluate(return_dict=True, **options)
     weights = [w.numpy().tolist() for w in model.weights if "float" in w.dtype]
@@ -102,6 +105,12 @@ def main(replicas, directory):
         )
         results["own differ"] = differ(strategy, own)
     results["differ"] = differ(strategy, mirrored)
+
+    with strategy.scope():
+        try:
+            image("float32").compile(optimizer="adam", jit_compile=True)
+        except ValueError as error:
+            results["jit"] = str(error)
 
     # In a function within the function that replicas run, they cannot meet.
     nested = tf.function(lambda x: mirrored(x, training=True))

@@ -44,7 +44,12 @@ def main(directory):
         "seeded": rows.shuffle(ROWS, seed=1).batch(4),
         "off": rows.batch(4).with_options(options),
         "sharded": rows.shard(2, worker).batch(2).with_options(options),
+        "mixed": tf.data.Dataset.sample_from_datasets([rows, rows]).batch(4),
     }
+    # TensorFlow mixes the global seed into the seed of a shuffle.
+    tf.random.set_seed(worker)
+    sets["other seeds"] = rows.shuffle(ROWS, seed=1).batch(4)
+    tf.random.set_seed(None)
     for name, data in sets.items():
         try:
             model.fit(data, verbose=0, shuffle=False)

@@ -50,6 +50,9 @@ class Batches(keras.utils.PyDataset):
     def __len__(self):
         return 3
 
+    def on_epoch_begin(self):
+        self.begun = True
+
     def __getitem__(self, index):
         rows = slice(4 * index, 4 * index + 4)
         return tuple(None if part is None else part[rows] for part in self.parts)
@@ -113,8 +116,26 @@ def test_wrong_values_of_validation_data_are_refused(models, refuses):
 
 
 def test_wrong_values_of_single_batches_are_refused(models, refuses):
-    for method in (models["NaN"].train_on_batch, models["NaN"].test_on_batch):
+    model = models["NaN"]
+    for method in (model.train_on_batch, model.test_on_batch, model.predict_on_batch):
         refuses(method, _wrong(VECTORS, np.nan), match="vectors must be finite")
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_parts_that_do_not_go_together_are_refused(jit_compile, models, refuses):
+    model = models["class 7"] if jit_compile else _vectors(num_classes=3)
+    model.compile(optimizer=keras.optimizers.SGD(0.01), jit_compile=jit_compile)
+    ones, twice = np.ones(22), np.r_[LABELS, LABELS]
+    match = "must have a row for each of the 11 rows of x, got 22"
+    for method in (model.fit, model.evaluate):
+        refuses(method, VECTORS, LABELS, sample_weight=ones, match="sample_weight " + match)
+        refuses(method, VECTORS, twice, match="y " + match)
+        for kind in KINDS.values():
+            parts = (kind((VECTORS, LABELS)), LABELS)
+            refuses(method, *parts, match="y must be None where x is a")
+            refuses(method, parts[0], sample_weight=ones, match="sample_weight must be None")
+    held_out = (VECTORS, LABELS, ones)
+    refuses(model.fit, VECTORS, LABELS, validation_data=held_out, match="sample_weight " + match)
 
 
 def test_data_that_cannot_be_checked_is_refused(models, refuses):
@@ -142,6 +163,28 @@ def test_batches_have_one_size_and_what_is_added_does_not_count(method, models):
         for place, part in enumerate((VECTORS, LABELS)):
             found = np.concatenate([batch[place] for batch in batches])[counts]
             np.testing.assert_array_equal(found, part)
+
+
+def test_batches_of_a_generator_have_one_size_too(models):
+    given = _made_ready(models["class 7"], x=_generator((VECTORS, LABELS)))
+    batches = list(given["x"])
+    assert [tuple(x.shape) for x, _, _ in batches] == [(4, 2)] * 3
+    counts = np.concatenate([weights for _, _, weights in batches])
+    assert counts.tolist() == [1] * 11 + [0]
+    np.testing.assert_array_equal(np.concatenate([x for x, _, _ in batches])[:11], VECTORS)
+
+
+def test_a_pydataset_stays_one(models):
+    """Keras shuffles it, and tells it of epochs."""
+    data = Batches((VECTORS, LABELS))
+    given = _made_ready(models["class 7"], x=data)
+    assert given["shuffle"] and given["x"].num_batches == 3
+    given["x"].on_epoch_begin()
+    assert data.begun
+    x, labels = given["x"][2]
+    np.testing.assert_array_equal(x, VECTORS[8:])
+    np.testing.assert_array_equal(labels, LABELS[8:])
+    assert not _made_ready(models["class 7"], x=data, shuffle=False)["shuffle"]
 
 
 def test_batches_of_one_size_need_no_weights(models):

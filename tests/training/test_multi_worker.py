@@ -111,6 +111,8 @@ def test_data_sets_that_show_workers_the_wrong_rows_are_refused(of_two_workers):
     for worker in of_two_workers:
         assert "x must be shuffled with a seed under several workers" in worker["unseeded"]
         assert "x must be sharded under several workers" in worker["off"]
+        assert "shuffled with a seed under several workers" in worker["mixed"]
+        assert "x must be in one order on all workers" in worker["other seeds"]
         assert worker["seeded"] == worker["sharded"] == "trains"
 
 

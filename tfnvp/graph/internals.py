@@ -219,11 +219,11 @@ def takes_collectives(strategy: tf.distribute.MirroredStrategy) -> bool:
 
 
 # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/data/ops/shuffle_op.py
-def steps_of(dataset: tf.data.Dataset) -> list[tuple[str, bool]]:
-    """Lists the kinds of transformations that made a data set, and whether each has a seed."""
-    seeded = any(int(getattr(dataset, name, 1)) for name in ("_seed", "_seed2"))
+def steps_of(dataset: tf.data.Dataset) -> list[tuple[str, list[int]]]:
+    """Lists the kinds of steps that made a data set, and the seeds of each: zeros are no seed."""
+    seeds = [int(value) for name, value in vars(dataset).items() if name in ("_seed", "_seed2")]
     kind = type(dataset).__name__.removeprefix("_").removesuffix("Dataset").lower()
-    return [(kind, seeded), *(step for one in dataset._inputs() for step in steps_of(one))]
+    return [(kind, seeds), *(step for one in dataset._inputs() for step in steps_of(one))]
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ class SharedStep:
             and context.num_replicas_in_sync > 1
             and isinstance(context.strategy, tf.distribute.MirroredStrategy)
             and takes_collectives(context.strategy)
-            and not os.environ.get("TFNVP_PLAIN_REPLICAS")
+            and os.environ.get("TFNVP_PLAIN_REPLICAS", "0") in ("", "0")
             # A variable that was made outside of the strategy's scope is one replica's alone.
             and all(isinstance(v.value, tf.distribute.DistributedValues) for v in variables)
         )

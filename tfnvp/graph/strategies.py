@@ -11,8 +11,13 @@ KNOWN = {
 }  # fmt: skip
 
 
-def check_strategy(strategy: tf.distribute.Strategy) -> None:
+def check_strategy(strategy: tf.distribute.Strategy, jit_compile: bool | str) -> None:
     """Raises a ValueError for a strategy under which training is another, or was never tried."""
+    if jit_compile is True and strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "jit_compile must be False or 'auto' on several replicas, which XLA does not compile "
+            f"together, got jit_compile=True under {type(strategy).__name__}"
+        )
     if not isinstance(strategy, (*KNOWN.values(), _Default)):
         raise ValueError(
             f"the strategy must be one of {', '.join(KNOWN)}, or none: "

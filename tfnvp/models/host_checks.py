@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnvp.models.training_data import MappedPyDataset
+
 if TYPE_CHECKING:
     from tfnvp.models.training_steps import TrainingSteps
 
@@ -21,7 +23,7 @@ def check_on_the_host(model: "TrainingSteps", method: str, given: dict[str, Any]
     """Has data check itself before a step sees it, with the errors that a step would raise.
 
     Arrays become a `tf.data.Dataset`. In `fit` and `evaluate` a batch with fewer rows than one
-    before it gets rows of weight 0, which do not count.
+    before it gets rows of weight 0, which do not count, unless it is a `PyDataset`'s.
 
     Args:
         model: one whose steps XLA compiles.
@@ -49,7 +51,8 @@ def check_on_the_host(model: "TrainingSteps", method: str, given: dict[str, Any]
         steps = given.get("validation_steps")
         given["validation_data"] = _checked(model, parts, size, steps, shuffle=False, pads=True)
     if method == "fit":
-        given["shuffle"] = False
+        # A `PyDataset` is shuffled by Keras, batch by batch.
+        given["shuffle"] = shuffle and isinstance(given["x"], keras.utils.PyDataset)
 
 
 def dataset_of(
@@ -117,9 +120,10 @@ def _checked(
     x = parts[0]
     if isinstance(x, Iterator):
         check = _check_from_python(model)
-        return (check(data) for data in x)
+        batches = (check(data) for data in x)
+        return _padded_from_python(batches) if pads else batches
     if isinstance(x, keras.utils.PyDataset):
-        return _CheckedPyDataset(_check_from_python(model), x)
+        return MappedPyDataset(_check_from_python(model), x)
     if not isinstance(x, tf.data.Dataset):
         if not hasattr(x, "shape"):
             raise ValueError(
@@ -159,41 +163,31 @@ def _check_from_python(model: "TrainingSteps") -> Callable:
 
 def _padded(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Fills batches up to the rows of the largest one so far, with rows of weight 0."""
+    return batches.scan(0, _filled)
 
-    @tf.autograph.experimental.do_not_convert
-    def padded(most: tf.Tensor, data: tuple) -> tuple:
-        x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        rows = tf.shape(x)[0]
-        most = tf.maximum(most, rows)
-        labels = tf.zeros([rows, 0]) if labels is None else labels
-        weights = tf.ones([rows]) if weights is None else weights
 
-        def filled(part: tf.Tensor) -> tf.Tensor:
-            added = tf.zeros(tf.concat([[most - rows], tf.shape(part)[1:]], 0), part.dtype)
-            full = tf.concat([part, added], 0)
+def _padded_from_python(batches: Iterator[tuple]) -> Iterator[tuple]:
+    """Fills batches of a generator in the same way."""
+    most = 0
+    for data in batches:
+        most, data = _filled(most, data)
+        yield data
+
+
+@tf.autograph.experimental.do_not_convert
+def _filled(most: tf.Tensor | int, data: tuple) -> tuple:
+    """Gives how many rows the largest batch has by now, and a batch with as many."""
+    x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    rows = tf.shape(x)[0]
+    most = tf.maximum(most, rows)
+    labels = tf.zeros([rows, 0]) if labels is None else labels
+    weights = tf.ones([rows]) if weights is None else weights
+
+    def filled(part: tf.Tensor) -> tf.Tensor:
+        added = tf.zeros(tf.concat([[most - rows], tf.shape(part)[1:]], 0), part.dtype)
+        full = tf.concat([part, added], 0)
+        if not tf.executing_eagerly():
             full.set_shape([None, *part.shape[1:]])
-            return full
+        return full
 
-        return most, tuple(map(filled, (x, labels, weights)))
-
-    return batches.scan(0, padded)
-
-
-class _CheckedPyDataset(keras.utils.PyDataset):
-    """A `PyDataset` whose batches are checked; XLA compiles a step for each size of batch."""
-
-    def __init__(self, check: Callable, data: keras.utils.PyDataset) -> None:
-        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
-        self._check, self._data = check, data
-
-    @property
-    def num_batches(self) -> int | None:
-        """The number of batches, or None for data without end."""
-        return self._data.num_batches
-
-    def __getitem__(self, index: int) -> tuple:
-        return self._check(self._data[index])
-
-    def on_epoch_end(self) -> None:
-        """Tells the data that an epoch has ended."""
-        self._data.on_epoch_end()
+    return most, tuple(map(filled, (x, labels, weights)))

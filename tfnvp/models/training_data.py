@@ -4,7 +4,7 @@ import functools
 import inspect
 import numbers
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -53,6 +53,14 @@ def _accepted(
     sample_weight: Any = None,
     class_weight: dict[int, float] | None = None,
 ) -> tuple[Any, Any, Any]:
+    one_by_one = isinstance(x, Iterator | keras.utils.PyDataset)
+    if one_by_one or isinstance(x, tf.data.Dataset):
+        for name, part in (("y", y), ("sample_weight", sample_weight)):
+            if part is not None:
+                raise ValueError(
+                    f"{name} must be None where x is a {type(x).__name__}: have it yield tuples of "
+                    "data, labels or None, and weights"
+                )
     if isinstance(x, tf.data.Dataset):
         # Some data sets do not know their shapes; then the step checks them.
         kind = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
@@ -60,7 +68,11 @@ def _accepted(
         _voice_doubt(model, x, kind)
         if class_weight is not None:
             x = x.map(_by_class(model, class_weight))
-        return x, y, sample_weight
+        labels, weights = keras.utils.unpack_x_y_sample_weight(x.element_spec)[1:]
+        if weights is not None and not has_labels(labels):
+            # What stands there for None is another object within a data set's function.
+            x = x.map(lambda x, _, weights: _with_labels((x, None, weights)))
+        return x, None, None
     model.check_kind(x if isinstance(x, Mapping) else _kind(x))
     if getattr(x, "shape", None) and x.shape[0] == 0:
         raise ValueError(f"x must have rows, got shape {tuple(x.shape)}")
@@ -69,6 +81,11 @@ def _accepted(
             "y must be None, for the model is not conditional: it learns p(x); make it with "
             "num_classes or context_size to learn p(x | y)"
         )
+    for name, part in (("y", y), ("sample_weight", sample_weight)):
+        if hasattr(x, "shape") and part is not None and np.ndim(part) and len(part) != len(x):
+            raise ValueError(
+                f"{name} must have a row for each of the {len(x)} rows of x, got {len(part)}"
+            )
     if class_weight is not None:
         if not hasattr(x, "shape"):
             raise ValueError(
@@ -78,6 +95,9 @@ def _accepted(
         add = _by_class(model, class_weight)
         x, y, sample_weight = add(x, y, sample_weight)
     _voice_doubt(model, x, _kind(x))
+    if one_by_one:
+        mapped = isinstance(x, keras.utils.PyDataset)
+        x = MappedPyDataset(_with_labels, x) if mapped else (_with_labels(data) for data in x)
     if sample_weight is not None and hasattr(x, "shape"):
         sample_weight = np.asarray(sample_weight)
         if not sample_weight.ndim:
@@ -160,9 +180,48 @@ def _by_class(model: "TrainingSteps", class_weight: dict[int, float]) -> Callabl
     return add
 
 
+@tf.autograph.experimental.do_not_convert
+def _with_labels(data: Any) -> Any:
+    """Adds labels of size 0 to weights without any, which Keras forgets or stumbles over."""
+    x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if weights is None or labels is not None:
+        return data
+    return x, tf.zeros([tf.shape(x)[0], 0]), weights
+
+
+class MappedPyDataset(keras.utils.PyDataset):
+    """A `PyDataset` with a function of its batches.
+
+    Args:
+        function: maps what the data gives at an index to another batch.
+        data: the `PyDataset`.
+    """
+
+    def __init__(self, function: Callable, data: keras.utils.PyDataset) -> None:
+        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
+        self._function, self._data = function, data
+
+    @property
+    def num_batches(self) -> int | None:
+        """The number of batches, or None for data without end."""
+        return self._data.num_batches
+
+    def __getitem__(self, index: int) -> Any:
+        return self._function(self._data[index])
+
+    def on_epoch_begin(self) -> None:
+        """Tells the data that an epoch begins."""
+        self._data.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Tells the data that an epoch has ended."""
+        self._data.on_epoch_end()
+
+
 def has_labels(labels: Any) -> bool:
     """Tells whether there are labels, by themselves or by their specification."""
-    if labels is None or getattr(labels, "value_type", None) is type(None):
+    # What a data set specifies as None has no shape.
+    if labels is None or (isinstance(labels, tf.TypeSpec) and not hasattr(labels, "shape")):
         return False
     if isinstance(labels, tuple):
         return bool(labels)

@@ -203,8 +203,8 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         Raises:
             ValueError: for a loss or metrics, or under a strategy in which no training was tried.
         """
-        check_strategy(self.distribute_strategy)
         given = inspect.signature(keras.Model.compile).bind(self, *args, **kwargs).arguments
+        check_strategy(self.distribute_strategy, given.get("jit_compile", "auto"))
         for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
             if given.get(name):
                 raise ValueError(
@@ -302,6 +302,10 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Measures a batch; data are arrays as those of `fit`, else as `keras.Model`."""
         return self._hand_to_keras("test_on_batch", args, kwargs)
+
+    def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Computes log p(x) of each row of an array; else as `keras.Model`."""
+        return self._hand_to_keras("predict_on_batch", args, kwargs)
 
     def _hand_to_keras(self, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         method = getattr(keras.Model, name)

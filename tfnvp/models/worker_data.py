@@ -1,6 +1,8 @@
 """Data of several workers, each of which reads all of it and takes its part of every batch."""
 
 import random
+import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -25,8 +27,8 @@ def check_for_workers(model: "TrainingSteps", method: str, given: dict[str, Any]
         given: its arguments, which may change.
 
     Raises:
-        ValueError: for a data set whose order differs from worker to worker, or that gives all of
-            them the same rows.
+        ValueError: for data whose order differs from worker to worker, or a data set that gives all
+            of them the same rows.
     """
     # Keras would split the arrays itself, which are a data set by then.
     hold_out(given)
@@ -37,16 +39,22 @@ def check_for_workers(model: "TrainingSteps", method: str, given: dict[str, Any]
     if method == "fit" and hasattr(x, "shape") and given.get("shuffle", True):
         arrays = [given.pop(name, None) for name in ("x", "y", "sample_weight")]
         size = batch_size_of(len(x), given.pop("batch_size", None), given.get("steps_per_epoch"))
-        seed = _drawn_by_the_chief(model.distribute_strategy)
+        # Collectives on GPUs take floats, which hold integers up to here exactly.
+        seed = _of_the_chief(model.distribute_strategy, random.randrange(2**24))
         given |= {"x": dataset_of(arrays, size, shuffle=True, seed=seed), "shuffle": False}
+    for name, data in (("x", given["x"]), ("validation_data", held_out)):
+        if isinstance(data, tf.data.Dataset):
+            _check_seeds(model.distribute_strategy, name, data)
 
 
 def _check_order(name: str, data: tf.data.Dataset) -> None:
     steps = steps_of(data)
-    if ("shuffle", False) in steps:
+    unseeded = [kind for kind, seeds in steps if seeds and not any(seeds)]
+    if unseeded:
         raise ValueError(
-            f"{name} must be shuffled with a seed under several workers, .shuffle(n, seed=0): each "
-            "takes its part of every batch, and without one their orders differ"
+            f"{name} must be shuffled with a seed under several workers, .shuffle(n, seed=0), as "
+            "must all that draws: each worker takes its part of every batch, and without one their "
+            f"orders differ; got none for '{unseeded[0]}'"
         )
     policy = data.options().experimental_distribute.auto_shard_policy
     if policy == _OFF and "shard" not in dict(steps):
@@ -56,14 +64,27 @@ def _check_order(name: str, data: tf.data.Dataset) -> None:
         )
 
 
-def _drawn_by_the_chief(strategy: tf.distribute.Strategy) -> int:
-    """Draws a number on the first worker, for all of them."""
-    # Collectives on GPUs take floats, which hold integers up to here exactly.
-    drawn = tf.constant(random.randrange(2**24), tf.float32)
+def _check_seeds(strategy: tf.distribute.Strategy, name: str, data: tf.data.Dataset) -> None:
+    # TensorFlow mixes a program's global seed into the seed of each shuffle.
+    own = zlib.crc32(repr([seeds for _, seeds in steps_of(data)]).encode()) % 2**24
+    differs = own != _of_the_chief(strategy, own)
+    if _sum(strategy, lambda replica: tf.constant(float(differs))):
+        raise ValueError(
+            f"{name} must be in one order on all workers, got seeds that differ: give all of them "
+            "the same global seed (keras.utils.set_random_seed, tf.random.set_seed), or none"
+        )
 
-    def of_the_first() -> tf.Tensor:
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return tf.where(tf.equal(replica, 0), drawn, 0)
 
-    total = tf.function(lambda: strategy.reduce("SUM", strategy.run(of_the_first), axis=None))
-    return int(total())
+def _of_the_chief(strategy: tf.distribute.Strategy, number: int) -> int:
+    """Gives all workers the number that the first of them has, below 2^24."""
+    return int(_sum(strategy, lambda replica: tf.where(tf.equal(replica, 0), float(number), 0)))
+
+
+def _sum(strategy: tf.distribute.Strategy, of_replica: Callable[[tf.Tensor], tf.Tensor]) -> float:
+    """Sums what a function makes of the number of each replica."""
+
+    def run() -> tf.Tensor:
+        return of_replica(tf.distribute.get_replica_context().replica_id_in_sync_group)
+
+    total = tf.function(lambda: strategy.reduce("SUM", strategy.run(run), axis=None))
+    return float(total())
