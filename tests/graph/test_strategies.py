@@ -11,20 +11,26 @@ from helpers.processes import Program
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
+    """results[replicas]: what that many replicas and one device have come to, once it is asked."""
     directory = tmp_path_factory.mktemp("strategies")
-    # It runs in processes of its own: logical devices are set up before TensorFlow starts, and
-    # strategies of different sizes do not go together in one.
-    programs = {
-        replicas: Program(functools.partial(strategy_program.main, replicas, directory))
-        for replicas in (2, 4)
-    }
-    found = {}
-    for replicas, program in programs.items():
-        code, out, errors = program.end()
-        assert code == 0, errors
-        found[replicas] = json.loads(out.splitlines()[-1])
-    found[4]["images"][0] = found[2]["images"][0]
-    return found
+
+    class Results(dict):
+        def __missing__(self, replicas):
+            # It runs in a process of its own: logical devices are set up before TensorFlow starts,
+            # and strategies of different sizes do not go together in one.
+            program = Program(functools.partial(strategy_program.main, replicas, directory))
+            code, out, errors = program.end()
+            assert code == 0, errors
+            self[replicas] = json.loads(out.splitlines()[-1])
+            if replicas == 4:
+                self[4]["images"][0] = self[2]["images"][0]
+            return self[replicas]
+
+    return Results()
+
+
+# Four replicas run by `make test-all`.
+FOUR = pytest.param(4, marks=pytest.mark.slow)
 
 
 def compare(one, several, tolerance):
@@ -41,7 +47,7 @@ def compare(one, several, tolerance):
     ("replicas", "case"),
     [
         (2, "images"),
-        (4, "images"),
+        pytest.param(4, "images", marks=pytest.mark.slow),
         (2, "rematerialised"),
         (2, "labelled vectors"),
         (2, "weighted"),
@@ -68,7 +74,7 @@ def test_batch_statistics_may_be_each_replicas_own(results):
     assert results[2]["own differ"] == 0
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [2, FOUR])
 def test_variables_stay_the_same_on_all_replicas(replicas, results):
     """To the bit: those of the model and of the optimizer."""
     assert results[replicas]["differ"] == 0
@@ -83,7 +89,7 @@ def test_xla_is_refused_by_name(results):
     assert "jit_compile must be False or 'auto' on several replicas" in results[2]["jit"]
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [2, FOUR])
 def test_a_model_of_several_replicas_is_one_everywhere(replicas, results):
     found = results[replicas]
     for inside, outside in zip(found["inside"], found["outside"], strict=True):
