@@ -14,6 +14,7 @@ from tfnvp.bijectors import (
     ElementwiseSpline,
     InvertibleConv1x1,
     LogTails,
+    OpenedCells,
     Standardization,
 )
 from tfnvp.checks import assert_all, check_positive_int, check_share
@@ -21,6 +22,7 @@ from tfnvp.columns import Columns
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import (
+    CommonValues,
     DenseNetwork,
     InvertibleMatrix,
     Rounding,
@@ -110,9 +112,10 @@ class VectorRealNVP(FlowModel):
         # it.
         self.seed = random.randint(1, 10**9) if seed is None else seed
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
+        self.common_values = CommonValues(dtype=self.variable_dtype)
         self.standardizer = Standardizer(dtype=self.variable_dtype)
         self.rounding = Rounding(self.seed, dtype=self.variable_dtype)
-        for layer in (self.standardizer, self.rounding):
+        for layer in (self.common_values, self.standardizer, self.rounding):
             layer.build((None, event_size))
         self.build()
 
@@ -121,7 +124,8 @@ class VectorRealNVP(FlowModel):
 
     def build_distribution(self) -> FlowDistribution:
         """Makes the distribution over vectors [D], in the units of the data."""
-        parts = [Standardization(self.standardizer), LogTails(), self._spline()]
+        parts = [OpenedCells(self.common_values), Standardization(self.standardizer)]
+        parts += [LogTails(), self._spline()]
         for i in range(self.num_couplings):
             if self._size > 1:
                 matrix = InvertibleMatrix(self.seed + i, dtype=self.variable_dtype)
@@ -198,7 +202,9 @@ class VectorRealNVP(FlowModel):
         columns = Columns((checked(*batch) for batch in batches), self.variable_dtype)
         steps = columns.steps if steps is None else np.asarray(steps, "float64")
         self.rounding.set_steps(steps)
-        self.standardizer.take(columns.mean, columns.variance + steps**2 / 12)
+        cells, mean, variance = columns.opened(steps, self.common_values.count)
+        self.common_values.take(cells)
+        self.standardizer.take(mean, variance)
 
     def unusualness(self, x: TensorLike) -> tf.Tensor:
         """Tells how unusual vectors are among those of the training, the more the higher.
@@ -224,8 +230,8 @@ class VectorRealNVP(FlowModel):
 
     def _unusualness(self, x: tf.Tensor) -> tf.Tensor:
         flow = self.distribution
-        standardization, tails, spline, *couplings = flow.bijector.bijectors
-        x = standardization.inverse(self.continuous(x))
+        opened, standardization, tails, spline, *couplings = flow.bijector.bijectors
+        x = standardization.inverse(opened.inverse(self.continuous(x)))
         x, log_det = tails.inverse_and_log_det(x)
         x, log_slopes = spline.inverse_and_log_slopes(x)
         log_det += tf.reduce_sum(tf.minimum(log_slopes, _MOST_USUAL), axis=-1)

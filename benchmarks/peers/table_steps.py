@@ -1,0 +1,96 @@
+"""`FlowDensity` with one of its parts left out, or another in its place: what each step is worth.
+
+Each function here makes one change, for the rest of the process, to what `FlowDensity` is made of.
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfnvp.sklearn
+from tfnvp import columns, layers
+from tfnvp.bijectors import LogTails
+from tfnvp.distribution import FlowDistribution
+from tfnvp.models import VectorRealNVP, fitting
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+
+def no_matrices():
+    """The permutations of P L U alone."""
+    _freeze(layers.InvertibleMatrix)
+
+
+def no_curves():
+    """No `ElementwiseSpline`."""
+    _freeze(layers.SplineWeights)
+
+
+def no_opened_cells():
+    """No `OpenedCells`."""
+
+    def as_they_are(self, steps, count):
+        cells = columns.no_cells(len(steps), count)
+        return cells, self.mean, self.variance + steps**2 / 12
+
+    columns.Columns.opened = as_they_are
+
+
+def no_log_tails():
+    """No `LogTails`."""
+    _replace(lambda part: LogTails(1e30) if isinstance(part, LogTails) else part)
+
+
+def no_cells():
+    """No cells: a rounded value is a point."""
+    adapt = VectorRealNVP.adapt
+    VectorRealNVP.adapt = lambda self, x, weights=None: adapt(self, x, weights, [0] * x.shape[1])
+
+
+def no_dropout():
+    """No dropout however few rows there are."""
+    tfnvp.sklearn.default_dropout = lambda rows: 0.0
+
+
+def no_averages():
+    """No average of the weights: the best weights along the way stay."""
+    fitting._DECAY = 0.0
+
+
+def student_t():
+    """Latents of a Student-t density of 5 degrees of freedom."""
+
+    def replaced(self):
+        flow = VectorRealNVP.build_distribution(self)
+        zeros = tf.zeros([self.event_size], self.variable_dtype)
+        base = tfd.Independent(tfd.StudentT(tf.constant(5.0, zeros.dtype), zeros, 1 + zeros), 1)
+        return FlowDistribution(base, flow.bijector)
+
+    _subclass("build_distribution", replaced)
+
+
+STEPS = (no_matrices, no_curves, no_opened_cells, no_log_tails, no_cells, no_dropout)
+STEPS = {step.__name__: step for step in (*STEPS, no_averages, student_t)}
+
+
+def _freeze(kind):
+    class Frozen(VectorRealNVP):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            for layer in self._flatten_layers():
+                if isinstance(layer, kind):
+                    layer.trainable = False
+
+    tfnvp.sklearn.VectorRealNVP = Frozen
+
+
+def _replace(change):
+    def replaced(self):
+        flow = VectorRealNVP.build_distribution(self)
+        parts = [change(part) for part in flow.bijector.bijectors]
+        return FlowDistribution(flow.distribution, tfb.Chain(parts))
+
+    _subclass("build_distribution", replaced)
+
+
+def _subclass(name, method):
+    tfnvp.sklearn.VectorRealNVP = type("Ablated", (VectorRealNVP,), {name: method})
