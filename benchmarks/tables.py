@@ -53,8 +53,13 @@ CONTENDERS = {
 CONTENDERS["anomaly"] += ("zuko_realnvp",)
 # What benchmarks/peers/table_steps.py changes; it is imported by the processes that train alone.
 STEPS = ("no_matrices", "no_curves", "no_opened_cells", "no_log_tails", "no_cells", "no_dropout")
-STEPS += ("no_averages", "student_t")
+STEPS += ("no_averages", "student_t", "spline_couplings")
 WARM_UPS, TURNS = 2, 15
+# The figures that a summary has of a task, and their decimals.
+FIGURES = {
+    "density": {"nats": 2, "cpu_seconds": 2},
+    "anomaly": {"auroc": 3, "average_precision": 3, "cpu_seconds": 2},
+}
 
 
 def read(data, name):
@@ -199,34 +204,59 @@ def rates(size, batch):
 
 def summarise(files):
     """Prints tables of the means over seeds: tables by rows, contenders by columns."""
-    found = collections.defaultdict(list)
-    tables, contenders = {}, {}
-    for path in files:
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            task = record["task"]
-            if task == "rates":
-                continue
-            for figure in ("nats", "auroc", "average_precision", "cpu_seconds"):
-                if figure in record:
-                    found[task, figure, record["table"], record["contender"]].append(record[figure])
-            tables.setdefault(task, {})[record["table"]] = None
-            contenders.setdefault(task, {})[record["contender"]] = None
-    for task in tables:
-        names = list(contenders[task])
-        for figure in ("nats", "auroc", "average_precision", "cpu_seconds"):
-            rows = {
-                table: [np.mean(found.get((task, figure, table, c), np.nan)) for c in names]
-                for table in tables[task]
-            }
-            if np.isnan(list(rows.values())).all():
-                continue
-            print(f"\n| {task}, {figure} | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
-            if figure in ("auroc", "average_precision"):
+    records = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    for task, figures in FIGURES.items():
+        of_task = [record for record in records if record["task"] == task]
+        names = list(dict.fromkeys(record["contender"] for record in of_task))
+        for figure, digits in figures.items():
+            found = collections.defaultdict(list)
+            for record in of_task:
+                found[record["table"], record["contender"]].append(record[figure])
+            tables = list(dict.fromkeys(table for table, _ in found))
+            rows = {t: [np.mean(found.get((t, c), np.nan)) for c in names] for t in tables}
+            if digits == 3:
                 rows["mean"] = np.mean(list(rows.values()), axis=0)
-            digits = 3 if figure in ("auroc", "average_precision") else 2
-            for table, values in rows.items():
-                print(f"| {table} | {' | '.join(f'{v:.{digits}f}' for v in values)} |")
+            print_table(f"{task}, {figure}", names, rows, digits)
+    summarise_steps(records)
+    summarise_rates([record for record in records if record["task"] == "rates"])
+
+
+def summarise_steps(records):
+    """Prints by how many nats each step makes the density worse or better, of the same seed."""
+    found = {}
+    for record in records:
+        if record["task"] == "density" and record["contender"] == "tfnvp":
+            found["all", record["table"], record["seed"]] = record["nats"]
+        elif record["task"] == "steps":
+            found[record["contender"], record["table"], record["seed"]] = record["nats"]
+    names = list(dict.fromkeys(step for step, _, _ in found if step != "all"))
+    tables = list(dict.fromkeys(table for step, table, _ in found if step != "all"))
+    seeds = sorted({seed for step, _, seed in found if step != "all"})
+    rows = {
+        name: [
+            np.mean([found[name, t, seed] - found["all", t, seed] for seed in seeds])
+            for t in tables
+        ]
+        for name in names
+    }
+    print_table(f"nats less or more, seeds {seeds}", tables, rows, 2)
+
+
+def summarise_rates(records):
+    """Prints rows a second, and the ratios of tfnvp's to zuko's."""
+    names = [name for name in (records or [{}])[0] if name.endswith(("second", "ratio"))]
+    rows = {f"D {r['size']}, batches of {r['batch']}": [r[name] for name in names] for r in records}
+    print_table("rates", names, rows, 2)
+
+
+def print_table(title, columns, rows, digits):
+    """Prints a table of figures in Markdown, if it has rows; whole numbers without decimals."""
+    if not rows:
+        return
+    print(f"\n| {title} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    for name, values in rows.items():
+        cells = (f"{v:,}" if isinstance(v, int) else f"{v:.{digits}f}" for v in values)
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def main():

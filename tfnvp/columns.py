@@ -10,8 +10,9 @@ from tfnvp.types import TensorLike
 _MOST_VALUES = 65_536
 # The share of a column's range that the flow's dtype may round off: more would show in the density.
 _MOST_LOST = 0.01
-# A value counts as common that so large a share of the rows has.
-_COMMON = 0.1
+# A value counts as common that so large a share of the rows has, and as a spike where it is so many
+# times as dense as rows spread over a standard deviation.
+_COMMON, _SPIKE = 0.1, 10
 
 Values = tuple[np.ndarray, np.ndarray]
 
@@ -99,7 +100,7 @@ class Columns:
         """Chooses the cells that a flow is to open, and how columns are with these open.
 
         A cell is opened of a value that is in a tenth of the rows or more, to the width of that
-        share of the column's standard deviation: no value's density is above one per deviation.
+        share of the column's standard deviation, where it is less than a tenth of that wide.
 
         Args:
             steps: [D], the width of each column's cells; 0 of continuous columns.
@@ -117,10 +118,11 @@ class Columns:
             if len(values) < 2 or np.diff(values).min() < steps[j] * (1 - 1e-6):
                 continue
             shares = weights / weights.sum()
+            room = shares * np.sqrt(variance[j])
             common = np.sort(np.argsort(-shares, kind="stable")[:count])
-            common = common[shares[common] >= _COMMON]
+            common = common[(shares >= _COMMON)[common] & (room >= _SPIKE * steps[j])[common]]
             wide = np.full(len(values), steps[j])
-            wide[common] = np.maximum(steps[j], shares[common] * np.sqrt(variance[j]))
+            wide[common] = room[common]
             widths = np.full(len(common), steps[j])
             cells[:, j, : len(common)] = values[common], widths, wide[common]
             # All that is above an opened cell moves up.

@@ -29,9 +29,10 @@ def test_is_the_identity_until_it_has_cells():
 )
 def test_cells_are_stretched_and_what_is_above_moves_up(x, z, slope):
     bijector = _opened((0.0, 0.1, 1.0), (0.5, 0.1, 0.3))
-    np.testing.assert_allclose(bijector.inverse([float(x)]), [z], rtol=1e-12)
-    np.testing.assert_allclose(bijector.forward([float(z)]), [x], rtol=1e-12, atol=1e-15)
-    log_det = bijector.inverse_log_det_jacobian([float(x)], 1)
+    x, z = (tf.constant([value], tf.float64) for value in (x, z))
+    np.testing.assert_allclose(bijector.inverse(x), z, rtol=1e-12)
+    np.testing.assert_allclose(bijector.forward(z), x, rtol=1e-12, atol=1e-15)
+    log_det = bijector.inverse_log_det_jacobian(x, 1)
     np.testing.assert_allclose(log_det, np.log(slope), atol=1e-12)
 
 

@@ -35,8 +35,9 @@ class CommonValues(UncastLayer):
 
     def build(self, x_shape: tuple) -> None:
         shape, options = (3, x_shape[-1], self.count), {"trainable": False, "autocast": False}
+        closed = no_cells(*shape[1:])
         self.cells = self.add_weight(
-            shape, lambda shape, dtype: tf.constant(no_cells(*shape[1:]), dtype), "cells", **options
+            shape, lambda _, dtype: tf.constant(closed, dtype), name="cells", **options
         )
 
     def call(self, x: tf.Tensor) -> tf.Tensor:

@@ -46,9 +46,10 @@ _MOST_USUAL = 0.5
 class VectorRealNVP(FlowModel):
     """Real NVP of vectors [D]: exact log-likelihood, one-pass samples.
 
-    From data to latents: the standardisation that `adapt` sets, logarithms of what is far out
-    (`LogTails`), a learned curve for each column (`ElementwiseSpline`), and affine couplings, each
-    after an invertible matrix, which keep the first and the second half of the vector in turn.
+    From data to latents: the cells of common values opened (`OpenedCells`) and the standardisation,
+    both as `adapt` sets them, logarithms of what is far out (`LogTails`), a learned curve for each
+    column (`ElementwiseSpline`), and affine couplings, each after an invertible matrix, which keep
+    the first and the second half of the vector in turn.
     Latents are [D], standard normal at best. A single dimension has nothing to couple: given a
     context, couplings scale and shift it by that, a curve before each; without one it is one curve.
     See `FlowModel` for training, `log_prob` (nats), `bits_per_dim` (-log2 p(x) / D), `sample`,
@@ -210,7 +211,8 @@ class VectorRealNVP(FlowModel):
         """Tells how unusual vectors are among those of the training, the more the higher.
 
         It is -log p(x) of which two things are left out: the change of volume by couplings, and
-        what a column's curve says for a row beyond half a nat. A density is high where values
+        what a column's curve says for a row beyond half a nat; of columns with opened cells all
+        that these and the curve say. A density is high where values
         repeat or columns nearly determine each other, and a row there may be unusual all the same:
         it outranks -log p in finding anomalies, docs/vectors.md has by how much. That the volume
         term misleads is known from images: Nalisnick et al. (arXiv 1810.09136), section 4.
@@ -234,7 +236,10 @@ class VectorRealNVP(FlowModel):
         x = standardization.inverse(opened.inverse(self.continuous(x)))
         x, log_det = tails.inverse_and_log_det(x)
         x, log_slopes = spline.inverse_and_log_slopes(x)
-        log_det += tf.reduce_sum(tf.minimum(log_slopes, _MOST_USUAL), axis=-1)
+        _, widths, opened_widths = tf.unstack(opened.values(x))
+        spiked = tf.reduce_any(opened_widths > widths, axis=-1)
+        log_slopes = tf.where(spiked, 0.0, tf.minimum(log_slopes, _MOST_USUAL))
+        log_det += tf.reduce_sum(log_slopes, axis=-1)
         for coupling in couplings:
             x = coupling.inverse(x)
         return -flow.distribution.log_prob(x) - log_det

@@ -1,4 +1,4 @@
-"""A coupling of monotone rational-quadratic splines."""
+"""A coupling of monotone rational-quadratic splines, tried in place of affine ones."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,10 @@ from tfnvp.shapes import sizes
 
 
 class SplineCoupling(FlowBijector):
-    """Maps one half of vectors by monotone splines that the other half chooses."""
+    """Maps one half of vectors by monotone splines that the other half chooses.
+
+    The conditioner returns 3 * bins - 1 parameters for each dimension that changes.
+    """
 
     def __init__(
         self,
