@@ -52,8 +52,8 @@ CONTENDERS = {
 }
 CONTENDERS["anomaly"] += ("zuko_realnvp",)
 # What benchmarks/peers/table_steps.py changes; it is imported by the processes that train alone.
-STEPS = ("no_matrices", "no_curves", "no_opened_cells", "no_log_tails", "no_cells", "no_dropout")
-STEPS += ("no_averages", "student_t", "spline_couplings")
+STEPS = ("no_matrices", "no_curves", "no_log_tails", "no_dropout", "no_averages", "student_t")
+STEPS += ("spline_couplings",)
 WARM_UPS, TURNS = 2, 15
 # The figures that a summary has of a task, and their decimals.
 FIGURES = {

@@ -30,12 +30,16 @@ def tfnvp(size, batch, parameters=None):
         jit_compile=False,
     )
     batches = iter(tf.data.Dataset.from_tensors(tf.constant(x)).repeat())
-    function = model.make_train_function()
+    model.make_train_function()
     # The halves of triangular matrices that stay zero do not count.
     idle = COUPLINGS * size * (size + 1) if size > 1 else 0
     used = sum(int(np.prod(v.shape)) for v in model.trainable_variables) - idle
     x = tf.constant(x)
-    return used, lambda: float(function(batches)["loss"]), lambda: model.log_prob(x).numpy()
+    return (
+        used,
+        lambda: float(model.train_function(batches)["loss"]),
+        lambda: model.log_prob(x).numpy(),
+    )
 
 
 def zuko(size, batch, parameters):

@@ -1,6 +1,7 @@
 """`FlowDensity` with one of its parts left out, or another in its place: what each step is worth.
 
 Each function here makes one change, for the rest of the process, to what `FlowDensity` is made of.
+Cells are not among them: the density tables are jittered before any contender sees them.
 """
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow_probability as tfp
 
 import tfnvp.sklearn
 from benchmarks.peers.spline_coupling import SplineCoupling
-from tfnvp import columns, layers
+from tfnvp import layers
 from tfnvp.bijectors import LogTails
 from tfnvp.distribution import FlowDistribution
 from tfnvp.masks import ChannelHalves
@@ -28,25 +29,9 @@ def no_curves():
     _freeze(layers.SplineWeights)
 
 
-def no_opened_cells():
-    """No `OpenedCells`."""
-
-    def as_they_are(self, steps, count):
-        cells = columns.no_cells(len(steps), count)
-        return cells, self.mean, self.variance + steps**2 / 12
-
-    columns.Columns.opened = as_they_are
-
-
 def no_log_tails():
     """No `LogTails`."""
     _replace(lambda part: LogTails(1e30) if isinstance(part, LogTails) else part)
-
-
-def no_cells():
-    """No cells: a rounded value is a point."""
-    adapt = VectorRealNVP.adapt
-    VectorRealNVP.adapt = lambda self, x, weights=None: adapt(self, x, weights, [0] * x.shape[1])
 
 
 def no_dropout():
@@ -98,8 +83,8 @@ def spline_couplings():
     tfnvp.sklearn.VectorRealNVP = Splines
 
 
-STEPS = (no_matrices, no_curves, no_opened_cells, no_log_tails, no_cells, no_dropout)
-STEPS = {step.__name__: step for step in (*STEPS, no_averages, student_t, spline_couplings)}
+STEPS = (no_matrices, no_curves, no_log_tails, no_dropout, no_averages)
+STEPS = {step.__name__: step for step in (*STEPS, student_t, spline_couplings)}
 
 
 def _freeze(kind):
