@@ -51,7 +51,7 @@ CONTENDERS = {
     "anomaly": ("tfnvp", "tfnvp_log_p", "mixture", "kernel", "neighbours", "forest"),
 }
 CONTENDERS["anomaly"] += ("zuko_realnvp",)
-# What benchmarks/peers/table_steps.py changes; it is imported by the processes that train alone.
+# The names are those of benchmarks/peers/table_steps.py, which only processes that train import.
 STEPS = ("no_matrices", "no_curves", "no_log_tails", "no_dropout", "no_averages", "student_t")
 STEPS += ("spline_couplings",)
 WARM_UPS, TURNS = 2, 15
