@@ -2,6 +2,8 @@
 
     python -m benchmarks.tables density --data DIR [--table T ..] [--contender C ..] [--seed S ..]
     python -m benchmarks.tables anomaly --data DIR [...]
+    python -m benchmarks.tables steps --data DIR [--table T ..] [--step S ..] [--seed S ..]
+    python -m benchmarks.tables rates [--size D ..] [--batch B ..]
     python -m benchmarks.tables summary FILE.jsonl ...
 
 DIR has the folders `density` (UCI tables as text) and `anomaly` (ADBench's .npz files); the digits
@@ -18,6 +20,11 @@ itself, and is given the training rows with an eighth as many validation rows.
 `anomaly`: area under the ROC curve and average precision. Training has half of the usual rows, at
 most 5,000, and the test all others. `tfnvp` ranks by `FlowDensity.unusualness`, `tfnvp_log_p` by
 log p, as the other densities do.
+
+`steps`: densities again, of `tfnvp` with one of its parts left out or changed (table_steps.py).
+
+`rates`: rows a second in training and in scoring of tfnvp's vector model and zuko's RealNVP of as
+many parameters, on one core, turn by turn after two calls that warm up; medians.
 """
 
 import argparse
@@ -25,6 +32,7 @@ import collections
 import contextlib
 import gzip
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -39,10 +47,19 @@ DENSITY += ("digits",)
 ANOMALY = ("breastw", "cardio", "Ionosphere", "letter", "magic.gamma", "mammography", "optdigits")
 ANOMALY += ("satellite", "shuttle", "vowels")
 CONTENDERS = {
-    "density": ("tfnvp", "mixture", "kernel", "zuko_realnvp", "zuko_nsf"),
+    "density": ("tfnvp", "mixture", "kernel", "zuko_realnvp", "zuko_nsf", "nflows_realnvp"),
     "anomaly": ("tfnvp", "tfnvp_log_p", "mixture", "kernel", "neighbours", "forest"),
 }
 CONTENDERS["anomaly"] += ("zuko_realnvp",)
+# The names are those of benchmarks/peers/table_steps.py, which only processes that train import.
+STEPS = ("no_matrices", "no_curves", "no_log_tails", "no_dropout", "no_averages", "student_t")
+STEPS += ("spline_couplings",)
+WARM_UPS, TURNS = 2, 15
+# The figures that a summary has of a task, and their decimals.
+FIGURES = {
+    "density": {"nats": 2, "cpu_seconds": 2},
+    "anomaly": {"auroc": 3, "average_precision": 3, "cpu_seconds": 2},
+}
 
 
 def read(data, name):
@@ -103,11 +120,13 @@ def anomaly_split(data, name, seed):
 
 def run(task, data, name, contender, seed, connection):
     """Fits one contender to one table, in a process of its own; sends the figures."""
-    module = importlib.import_module("benchmarks.peers.table_models")
-    fit = getattr(module, contender)
+    if task == "steps":
+        importlib.import_module("benchmarks.peers.table_steps").STEPS[contender]()
+        contender = "tfnvp"
+    fit = getattr(importlib.import_module("benchmarks.peers.table_models"), contender)
     started = time.process_time()
     figures = {}
-    if task == "density":
+    if task != "anomaly":
         training, validation, test, log_det = density_split(data, name, seed)
         score = fit(training, validation, seed)
         figures["cpu_seconds"] = round(time.process_time(), 1)
@@ -140,34 +159,104 @@ def measure(task, data, name, contender, seed):
     raise SystemExit(f"{contender} failed on {name}, seed {seed}")
 
 
+def serve_rates(contender, case, connection):
+    """Trains or scores whenever it is asked to, and sends the seconds that it took."""
+    module = importlib.import_module("benchmarks.peers.table_rates")
+    parameters, *functions = getattr(module, contender)(**case)
+    functions = dict(zip(("train", "score"), functions, strict=True))
+    connection.send(parameters)
+    for name in iter(connection.recv, None):
+        started = time.perf_counter()
+        functions[name]()
+        connection.send(time.perf_counter() - started)
+
+
+def rates(size, batch):
+    """Gives the figures of both libraries for rows of a size and batches of so many."""
+    context = multiprocessing.get_context("spawn")
+    case, ends, seconds = {"size": size, "batch": batch, "parameters": None}, {}, {}
+    for contender in ("tfnvp", "zuko"):
+        ends[contender], theirs = context.Pipe()
+        context.Process(target=serve_rates, args=(contender, case, theirs), daemon=True).start()
+        # zuko's width is chosen by tfnvp's parameters.
+        case = {**case, "parameters": ends[contender].recv()}
+        seconds[contender, "parameters"] = case["parameters"]
+    for name in ("train", "score"):
+        for turn in range(WARM_UPS + TURNS):
+            for contender, end in ends.items():
+                end.send(name)
+                taken = end.recv()
+                if turn >= WARM_UPS:
+                    seconds.setdefault((contender, name), []).append(taken)
+    for end in ends.values():
+        end.send(None)
+    figures = {f"{c}_parameters": seconds[c, "parameters"] for c in ends}
+    for name in ("train", "score"):
+        ratios = np.divide(seconds["zuko", name], seconds["tfnvp", name])
+        count = batch * (importlib.import_module("benchmarks.peers.table_rates").steps(batch))
+        count = count if name == "train" else batch
+        for contender in ends:
+            rate = count / np.median(seconds[contender, name])
+            figures[f"{contender}_{name}_rows_per_second"] = round(rate)
+        figures[f"{name}_ratio"] = round(float(np.median(ratios)), 3)
+    return figures
+
+
 def summarise(files):
     """Prints tables of the means over seeds: tables by rows, contenders by columns."""
-    found = collections.defaultdict(list)
-    tables, contenders = {}, {}
-    for path in files:
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            task = record["task"]
-            for figure in ("nats", "auroc", "average_precision", "cpu_seconds"):
-                if figure in record:
-                    found[task, figure, record["table"], record["contender"]].append(record[figure])
-            tables.setdefault(task, {})[record["table"]] = None
-            contenders.setdefault(task, {})[record["contender"]] = None
-    for task in tables:
-        names = list(contenders[task])
-        for figure in ("nats", "auroc", "average_precision", "cpu_seconds"):
-            rows = {
-                table: [np.mean(found.get((task, figure, table, c), np.nan)) for c in names]
-                for table in tables[task]
-            }
-            if np.isnan(list(rows.values())).all():
-                continue
-            print(f"\n| {task}, {figure} | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
-            if figure in ("auroc", "average_precision"):
+    records = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    for task, figures in FIGURES.items():
+        of_task = [record for record in records if record["task"] == task]
+        names = list(dict.fromkeys(record["contender"] for record in of_task))
+        for figure, digits in figures.items():
+            found = collections.defaultdict(list)
+            for record in of_task:
+                found[record["table"], record["contender"]].append(record[figure])
+            tables = list(dict.fromkeys(table for table, _ in found))
+            rows = {t: [np.mean(found.get((t, c), np.nan)) for c in names] for t in tables}
+            if digits == 3:
                 rows["mean"] = np.mean(list(rows.values()), axis=0)
-            digits = 3 if figure in ("auroc", "average_precision") else 2
-            for table, values in rows.items():
-                print(f"| {table} | {' | '.join(f'{v:.{digits}f}' for v in values)} |")
+            print_table(f"{task}, {figure}", names, rows, digits)
+    summarise_steps(records)
+    summarise_rates([record for record in records if record["task"] == "rates"])
+
+
+def summarise_steps(records):
+    """Prints by how many nats each step makes the density worse or better, of the same seed."""
+    found = {}
+    for record in records:
+        if record["task"] == "density" and record["contender"] == "tfnvp":
+            found["all", record["table"], record["seed"]] = record["nats"]
+        elif record["task"] == "steps":
+            found[record["contender"], record["table"], record["seed"]] = record["nats"]
+    names = list(dict.fromkeys(step for step, _, _ in found if step != "all"))
+    tables = list(dict.fromkeys(table for step, table, _ in found if step != "all"))
+    seeds = sorted({seed for step, _, seed in found if step != "all"})
+    rows = {
+        name: [
+            np.mean([found[name, t, seed] - found["all", t, seed] for seed in seeds])
+            for t in tables
+        ]
+        for name in names
+    }
+    print_table(f"nats less or more, seeds {seeds}", tables, rows, 2)
+
+
+def summarise_rates(records):
+    """Prints rows a second, and the ratios of tfnvp's to zuko's."""
+    names = [name for name in (records or [{}])[0] if name.endswith(("second", "ratio"))]
+    rows = {f"D {r['size']}, batches of {r['batch']}": [r[name] for name in names] for r in records}
+    print_table("rates", names, rows, 2)
+
+
+def print_table(title, columns, rows, digits):
+    """Prints a table of figures in Markdown, if it has rows; whole numbers without decimals."""
+    if not rows:
+        return
+    print(f"\n| {title} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    for name, values in rows.items():
+        cells = (f"{v:,}" if isinstance(v, int) else f"{v:.{digits}f}" for v in values)
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def main():
@@ -176,14 +265,19 @@ def main():
         prog="python -m benchmarks.tables", description=__doc__.partition("\n")[0]
     )
     commands = parser.add_subparsers(dest="task", required=True)
-    for task, tables in (("density", DENSITY), ("anomaly", ANOMALY)):
+    for task, tables in (("density", DENSITY), ("anomaly", ANOMALY), ("steps", DENSITY)):
         command = commands.add_parser(task)
         command.add_argument("--data", type=Path, required=True)
         command.add_argument("--table", nargs="*", choices=tables, default=tables)
-        command.add_argument("--seed", nargs="*", type=int, default=(0, 1, 2))
+        seeds = (0,) if task == "steps" else (0, 1, 2)
+        command.add_argument("--seed", nargs="*", type=int, default=seeds)
+        option, names = ("step", STEPS) if task == "steps" else ("contender", CONTENDERS[task])
         command.add_argument(
-            "--contender", nargs="*", choices=CONTENDERS[task], default=CONTENDERS[task]
+            f"--{option}", dest="contender", nargs="*", choices=names, default=names
         )
+    command = commands.add_parser("rates")
+    command.add_argument("--size", nargs="*", type=int, default=(8, 64))
+    command.add_argument("--batch", nargs="*", type=int, default=(256, 4096))
     command = commands.add_parser("summary")
     command.add_argument("files", type=Path, nargs="+")
     args = parser.parse_args()
@@ -192,6 +286,11 @@ def main():
         return
     os.environ |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
     os.environ |= {"TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if args.task == "rates":
+        for size, batch in itertools.product(args.size, args.batch):
+            record = {"benchmark": "tables", "task": "rates", "size": size, "batch": batch}
+            print(json.dumps(record | rates(size, batch)), flush=True)
+        return
     for name in args.table:
         for seed in args.seed:
             for contender in args.contender:

@@ -22,6 +22,13 @@ def _random_weight(variable, random):
     # The noise of training is that of data, which `adapt` has seen.
     if variable.name == "step":
         return np.zeros(shape)
+    # The cells of common values lie apart. Other weights are the same with them and without.
+    if variable.name == "cells":
+        _, size, count = shape
+        random = np.random.default_rng(0)
+        middles = np.arange(count) / 4 + random.uniform(0.15, 0.2, (size, 1))
+        widths = random.uniform(0.05, 0.2, (size, count))
+        return np.stack([middles, widths, widths * random.uniform(1, 4, widths.shape)])
     # Of an invertible matrix: one that neither crushes nor, over a chain of them, scatters.
     if variable.name in ("lower", "upper"):
         return random.normal(0, 0.2, shape)

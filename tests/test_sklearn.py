@@ -96,6 +96,18 @@ def test_explanations_name_the_column_that_was_changed(fitted):
     assert np.mean(found.argmax(axis=1) == np.arange(13)) > 0.8
 
 
+def test_explanations_of_many_rows_are_those_of_chunks(fitted, monkeypatch):
+    """Memory stays the same however many rows there are."""
+    whole, counts = fitted.explain(_wine()[:7], draws=5), []
+    scores = FlowDensity._scores
+    monkeypatch.setattr(
+        FlowDensity, "_scores", lambda self, X: counts.append(len(X)) or scores(self, X)
+    )
+    monkeypatch.setattr(tfnvp.sklearn, "_CHANGED", 12)
+    np.testing.assert_array_equal(fitted.explain(_wine()[:7], draws=5), whole)
+    assert max(counts) == 10
+
+
 def test_samples_come_again_and_are_like_the_data(fitted):
     samples = fitted.sample(300, random_state=1)
     np.testing.assert_array_equal(samples, fitted.sample(300, random_state=1))

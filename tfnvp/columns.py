@@ -10,6 +10,11 @@ from tfnvp.types import TensorLike
 _MOST_VALUES = 65_536
 # The share of a column's range that the flow's dtype may round off: more would show in the density.
 _MOST_LOST = 0.01
+# A value counts as common that so large a share of the rows has, and as a spike where it is so many
+# times as dense as rows spread over a standard deviation.
+_COMMON, _SPIKE = 0.1, 10
+
+Values = tuple[np.ndarray, np.ndarray]
 
 
 class Columns:
@@ -25,6 +30,8 @@ class Columns:
         mean: [D]. variance: [D].
         steps: [D], the width of the cells of columns whose values are rounded; 0 of continuous
             ones, 1 of constant ones.
+        values: for each column, its distinct values, ascending, and the sums of their weights; None
+            for a column of too many.
 
     Raises:
         ValueError: for no rows that count, for NaN or infinity in these, naming the first by its
@@ -43,7 +50,7 @@ class Columns:
     ) -> None:
         seen, kept, self.rows, self.mean, squares = 0, 0, 0.0, 0.0, 0.0
         rounding, low, high = 0.0, np.inf, -np.inf
-        values: list[np.ndarray | None] = []
+        values: list[Values | None] = []
         for batch in batches:
             x, weights = batch if isinstance(batch, tuple) else (batch, None)
             given = np.asarray(x, "float64")
@@ -66,8 +73,8 @@ class Columns:
             off = mean - self.mean
             self.mean = self.mean + off * of_batch / self.rows
             squares = squares + weights @ (x - mean) ** 2 + off**2 * before * of_batch / self.rows
-            values = values or [np.empty(0)] * x.shape[1]
-            values = [_joined(old, new) for old, new in zip(values, x.T, strict=True)]
+            values = values or [(np.empty(0), np.empty(0))] * x.shape[1]
+            values = [_joined(old, new, weights) for old, new in zip(values, x.T, strict=True)]
             rounding = np.maximum(rounding, np.abs(given - x).max(axis=0))
             low = np.minimum(low, given.min(axis=0))
             high = np.maximum(high, given.max(axis=0))
@@ -87,6 +94,47 @@ class Columns:
         self.variance = squares / self.rows
         # Weights may be small shares, but there are no fewer rows than were seen.
         self.steps = np.array([_step(column, max(self.rows, kept)) for column in values])
+        self.values = values
+
+    def opened(self, steps: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Chooses the cells that a flow is to open, and how columns are with these open.
+
+        A cell is opened of a value that is in a tenth of the rows or more, to the width of that
+        share of the column's standard deviation, where it is less than a tenth of that wide.
+
+        Args:
+            steps: [D], the width of each column's cells; 0 of continuous columns.
+            count: the most cells of a column.
+
+        Returns:
+            Cells [3, D, count], as `tfnvp.layers.CommonValues` has them; the mean [D] and the
+            variance [D] of the columns, their values spread over cells.
+        """
+        mean, variance = self.mean.copy(), self.variance + steps**2 / 12
+        cells = no_cells(len(mean), count)
+        for j in np.flatnonzero(steps):
+            values, weights = self.values[j] or (np.empty(0), np.empty(0))
+            # Cells that overlap, of steps that were given, stay as they are.
+            if len(values) < 2 or np.diff(values).min() < steps[j] * (1 - 1e-6):
+                continue
+            shares = weights / weights.sum()
+            room = shares * np.sqrt(variance[j])
+            common = np.sort(np.argsort(-shares, kind="stable")[:count])
+            common = common[(shares >= _COMMON)[common] & (room >= _SPIKE * steps[j])[common]]
+            wide = np.full(len(values), steps[j])
+            wide[common] = room[common]
+            widths = np.full(len(common), steps[j])
+            cells[:, j, : len(common)] = values[common], widths, wide[common]
+            # All that is above an opened cell moves up.
+            values = values + np.cumsum(wide - steps[j]) - (wide - steps[j]) / 2
+            mean[j] = shares @ values
+            variance[j] = shares @ ((values - mean[j]) ** 2 + wide**2 / 12)
+        return cells, mean, variance
+
+
+def no_cells(size: int, count: int) -> np.ndarray:
+    """Makes cells [3, size, count] that stay as they are, as wide open as before."""
+    return np.stack([np.zeros((size, count)), *np.ones((2, size, count))])
 
 
 def check_finite(
@@ -106,18 +154,17 @@ def check_finite(
         )
 
 
-def _joined(known: np.ndarray | None, new: np.ndarray) -> np.ndarray | None:
+def _joined(known: Values | None, new: np.ndarray, weights: np.ndarray) -> Values | None:
     """Adds new values to the distinct ones of a column; None means that there are too many."""
     if known is None:
         return None
-    values = np.union1d(known, new)
-    return values if len(values) <= _MOST_VALUES else None
+    values, index = np.unique(np.concatenate([known[0], new]), return_inverse=True)
+    sums = np.bincount(index, np.concatenate([known[1], weights]))
+    return (values, sums) if len(values) <= _MOST_VALUES else None
 
 
-def _step(values: np.ndarray | None, rows: float) -> float:
+def _step(known: Values | None, rows: float) -> float:
     """Gives the least distance between values, where a tenth of them or more are repeated."""
-    if values is not None and len(values) == 1:
-        return 1.0
-    if values is None or len(values) > 0.9 * rows:
+    if known is None or len(known[0]) > max(1, 0.9 * rows):
         return 0.0
-    return float(np.diff(values).min())
+    return float(np.diff(known[0]).min()) if len(known[0]) > 1 else 1.0

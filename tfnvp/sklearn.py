@@ -20,6 +20,8 @@ from tfnvp.models.fitting import default_dropout
 # Rows are scored so many at a time: matrix products of one shape round the same way, so that the
 # score of a row does not depend on the rows around it.
 _BLOCK = 1024
+# Rows that `explain` changes and scores at a time.
+_CHANGED = 16 * _BLOCK
 # Rows that `explain` draws from.
 _BACKGROUND = 256
 
@@ -181,13 +183,20 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         X = self._checked(X)
         check_positive_int("draws", draws)
-        draws = min(draws, len(self.background_))
+        values = self.background_[:draws]
+        # Chunks of rows are changed in one column at a time, so that memory does not grow with X.
+        rows = max(1, _CHANGED // len(values))
+        chunks = [X[i : i + rows] for i in range(0, len(X), rows)]
+        return np.concatenate([self._explained(chunk, values) for chunk in chunks])
+
+    def _explained(self, X: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Explains rows by training rows whose values stand in."""
         result = np.empty(X.shape)
         for j in range(X.shape[1]):
-            changed = np.repeat(X, draws, axis=0)
-            changed[:, j] = np.tile(self.background_[:draws, j], len(X))
-            scores = self._scores(changed).reshape(len(X), draws)
-            result[:, j] = np.logaddexp.reduce(scores, axis=1) - math.log(draws)
+            changed = np.repeat(X, len(values), axis=0)
+            changed[:, j] = np.tile(values[:, j], len(X))
+            scores = self._scores(changed).reshape(len(X), len(values))
+            result[:, j] = np.logaddexp.reduce(scores, axis=1) - math.log(len(values))
         return result - self._scores(X)[:, np.newaxis]
 
     def sample(self, n_samples: int = 1, random_state: Any = None) -> np.ndarray:

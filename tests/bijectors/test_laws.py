@@ -20,6 +20,7 @@ from tfnvp.bijectors import (
     ImageLogit,
     InvertibleConv1x1,
     LogTails,
+    OpenedCells,
     Squeeze,
     Standardization,
     forward_and_log_det,
@@ -27,6 +28,7 @@ from tfnvp.bijectors import (
 )
 from tfnvp.bijectors.flow_bijector import keras_layers
 from tfnvp.layers import (
+    CommonValues,
     DenseNetwork,
     InvertibleMatrix,
     ResidualNetwork,
@@ -90,6 +92,7 @@ CASES = {
     ),
     # Some values are beyond the bounds.
     "elementwise spline": (lambda d: ElementwiseSpline(SplineWeights(4, dtype=d), 0.8), (5,)),
+    "opened cells": (lambda d: OpenedCells(CommonValues(dtype=d)), (5,)),
     "log tails": (lambda d: LogTails(0.4), (5,)),
     "squeeze": (lambda d: Squeeze(), (4, 2, 3)),
     "normalization": (lambda d: _normalization(None, d), (3, 2, 2)),

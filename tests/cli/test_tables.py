@@ -43,29 +43,49 @@ def test_scores_are_written_beside_the_rows(saved, table, tmp_path):
     result = run("score", path, source, "--to", tmp_path / "scores.csv")
     assert (result.exit_code, result.output) == (0, "")
     header, *rows = csv.reader((tmp_path / "scores.csv").open())
-    assert header == [*NAMES, "log_prob"]
+    assert header == [*NAMES, "log_prob", "unusualness"]
     rows = np.array(rows, float)
     np.testing.assert_array_equal(rows[:, :3], table)
     np.testing.assert_allclose(rows[:, 3], model.log_prob(table), rtol=1e-4)
+    np.testing.assert_allclose(rows[:, 4], model.unusualness(table), rtol=1e-4)
 
 
 def test_the_most_unusual_come_first(saved, table, tmp_path):
     model, path = saved
     source = _write(tmp_path / "table.csv", table)
-    result = run("score", path, source, "--top", 3, "--to", tmp_path / "scores.csv")
+    result = run("score", path, source, "--top", 12, "--to", tmp_path / "scores.csv")
     assert result.exit_code == 0
     _, *rows = csv.reader((tmp_path / "scores.csv").open())
-    expected = table[np.argsort(model.log_prob(table))[:3]]
-    np.testing.assert_allclose(np.array(rows, float)[:, :3], expected)
-    printed = run("score", path, source, "--top", 3).output.splitlines()
+    unusualness = model.unusualness(table).numpy()
+    worst = np.argsort(-unusualness)[:12]
+    assert list(worst) != list(np.argsort(model.log_prob(table))[:12]), "log p ranks otherwise"
+    np.testing.assert_allclose(np.array(rows, float)[:, :3], table[worst])
+    lines = run("score", path, source, "--top", 12).output.splitlines()
+    printed = [line.split("\t") for line in lines]
+    assert [line[0] for line in printed] == [f"{source}/{i}" for i in worst]
+    shown = [float(line[3]) for line in printed]
+    np.testing.assert_allclose(shown, unusualness[worst], atol=1e-3)
+
+
+def test_an_export_goes_by_log_p(saved, table, tmp_path):
+    model, _ = saved
+    served = tfnvp.export_saved_model(model, tmp_path / "served")
+    source = _write(tmp_path / "table.csv", table)
+    printed = run("score", served, source, "--top", 3).output.splitlines()
     worst = np.argsort(model.log_prob(table))[:3]
     assert [line.split("\t")[0] for line in printed] == [f"{source}/{i}" for i in worst]
+
+
+def test_a_table_that_is_not_there_is_named(saved, tmp_path):
+    path = tmp_path / "absent.csv"
+    result = run("score", saved[1], path)
+    assert f"{path} cannot be read: No such file or directory" in result.output
 
 
 def test_the_mark_that_excel_puts_before_a_file_is_no_part_of_a_name(saved, table, tmp_path):
     source = _write(tmp_path / "table.csv", table, encoding="utf-8-sig")
     assert run("score", saved[1], source, "--to", tmp_path / "scores.csv").exit_code == 0
-    assert (tmp_path / "scores.csv").read_text().startswith("age,height,weight,log_prob\n")
+    assert (tmp_path / "scores.csv").read_text().startswith("age,height,weight,log_prob,")
 
 
 def test_rows_without_a_header_are_refused(saved, table, tmp_path):

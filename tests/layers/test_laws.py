@@ -9,6 +9,7 @@ from tfnvp import layers
 
 # name: (constructor, its arguments, shape of a batch, dtype of the result in mixed precision)
 LAYERS = {
+    "common values": (layers.CommonValues, {"count": 2}, (3, 4), "float32"),
     "dense": (
         layers.DenseNetwork,
         {"channels": 2, "hidden_units": [5, 4], "activation": "tanh"},

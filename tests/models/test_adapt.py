@@ -124,6 +124,43 @@ def test_training_spreads_rounded_values_over_their_cells_and_scores_do_not():
     np.testing.assert_array_equal(model.continuous(tf.constant(x)), x)
 
 
+def _spiked(rows=2000):
+    """Zeros in half of the rows; no common values; three values, and two that are near."""
+    random = np.random.default_rng(0)
+    spiked = np.where(random.uniform(size=rows) < 0.5, 0, random.exponential(size=rows).round(3))
+    three = random.choice([0.0, 1.0, 400.0], rows, p=[0.8, 0.15, 0.05])
+    two = random.choice([0.0, 1.0], rows, p=[0.8, 0.2])
+    return np.stack([spiked, random.normal(size=rows), three, two], axis=1)
+
+
+def test_cells_of_common_values_open_to_their_share_of_the_deviation():
+    model, x = tfnvp.VectorRealNVP(4, **SIZES, dtype="float64"), _spiked()
+    model.adapt(x)
+    middle, width, opened = model.common_values.cells.numpy()
+    for column, values in ((0, [0.0]), (1, []), (2, [0.0, 1.0]), (3, [])):
+        count = len(values)
+        np.testing.assert_array_equal(middle[column, :count], values)
+        np.testing.assert_allclose(width[column, :count], model.rounding.step[column])
+        shares = [np.mean(x[:, column] == value) for value in values]
+        deviation = np.sqrt(x[:, column].var() + float(model.rounding.step[column]) ** 2 / 12)
+        np.testing.assert_allclose(opened[column, :count], np.multiply(shares, deviation))
+        np.testing.assert_array_equal(width[column, count:], opened[column, count:])
+    # What training sees is standardised when cells are open.
+    parts = model.distribution.bijector.bijectors[:2]
+    z = np.concatenate([model.continuous(tf.constant(x), training=True) for _ in range(50)])
+    for part in parts:
+        z = part.inverse(z)
+    np.testing.assert_allclose(np.mean(z, axis=0), 0, atol=0.02)
+    np.testing.assert_allclose(np.std(z, axis=0), 1, rtol=0.02)
+
+
+def test_cells_that_overlap_are_not_opened():
+    model = tfnvp.VectorRealNVP(4, **SIZES, dtype="float64")
+    model.adapt(_spiked(), steps=[1.0, 0.0, 1.5, 2.0])
+    _, width, opened = model.common_values.cells.numpy()
+    np.testing.assert_array_equal(width, opened)
+
+
 def test_what_varies_by_rounding_alone_is_constant():
     x = _data().astype("float64")
     x[:, 1] = 0.1 * 3

@@ -141,7 +141,7 @@ def test_every_recipe_runs(name, tmp_path, folder, tfds_directory, monkeypatch, 
     figures = tfnvp.training.run.train(
         recipe, settings(tmp_path, name, batch_size=3, limit_steps=1, mixed_precision=True)
     )
-    assert figures["images_seen"] == 3
+    assert figures[f"{recipe.unit}_seen"] == 3
     assert all(np.isfinite(figures[split]) for split in tfnvp.data.SPLITS)
     if recipe.paper_bits_per_dim:
         assert f"the paper's test     {recipe.paper_bits_per_dim:.2f}" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from tfnvp.bijectors.image_logit import ImageLogit
 from tfnvp.bijectors.invertible_conv import InvertibleConv1x1
 from tfnvp.bijectors.log_tails import LogTails
 from tfnvp.bijectors.one_pass import forward_and_log_det, inverse_and_log_det
+from tfnvp.bijectors.opened_cells import OpenedCells
 from tfnvp.bijectors.squeeze import Squeeze
 from tfnvp.bijectors.standardization import Standardization
 
@@ -23,6 +24,7 @@ __all__ = [
     "ImageLogit",
     "InvertibleConv1x1",
     "LogTails",
+    "OpenedCells",
     "Squeeze",
     "Standardization",
     "forward_and_log_det",

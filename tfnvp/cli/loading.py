@@ -60,6 +60,11 @@ def is_of_images(flow: Flow) -> bool:
     return hasattr(flow, "image_shape")
 
 
+def is_of_tables(flow: Flow) -> bool:
+    """Whether a model can tell how unusual rows are."""
+    return isinstance(flow, VectorRealNVP) and not flow.condition.context_shape
+
+
 def has_classes(flow: Flow) -> bool:
     """Whether a model takes the labels of a data set."""
     return flow.conditional if isinstance(flow, SavedModel) else flow.num_classes is not None

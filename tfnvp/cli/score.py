@@ -82,6 +82,9 @@ def _standard_error(values: np.ndarray) -> float:
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
+_SHOWN = {"log_prob": "{:.3f}", "bits_per_dim": "{:.4f}", "unusualness": "{:.3f}"}
+
+
 def score(
     model: Model,
     inputs: Inputs = None,
@@ -95,7 +98,7 @@ def score(
         Path | None,
         typer.Option(
             help="a .png histogram, .npy or .npz of bits/dim, or, for a .csv table, a .csv of its "
-            "rows with log p beside them"
+            "rows with their scores beside them"
         ),
     ] = None,
     top: Annotated[
@@ -106,7 +109,9 @@ def score(
 ) -> None:
     """Prints the log-likelihood (nats) and the bits per dimension of each image or vector.
 
-    The last line has the means; with --json or --top there is a line a row alone.
+    The last line has the means; with --json or --top there is a line a row alone. The .keras file
+    of a table's density has a third figure for each row, its unusualness (docs/vectors.md), by
+    which --top goes; all other models have it go by log p.
 
     Example: tfnvp score digits --dataset digits -n 5
     """
@@ -120,23 +125,29 @@ def score(
         names, x = rows.read(flow, inputs, dataset, split, n, default_n=100)
         batches = _batches(x, rows.labels_in_turn(labels, len(x)), 100)
         log_prob = np.concatenate([flow.log_prob(*batch) for batch in batches])
-    bits = metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
-    shown = np.arange(len(x)) if top is None else np.argsort(log_prob, kind="stable")[:top]
+        bits = metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
+        figures = {"log_prob": log_prob, "bits_per_dim": bits}
+        if loading.is_of_tables(flow):
+            figures["unusualness"] = np.concatenate([flow.unusualness(x) for (x,) in batches])
+    order = np.argsort(-figures.get("unusualness", -log_prob), kind="stable")
+    shown = np.arange(len(x)) if top is None else order[:top]
     if table:
         columns, values = read_csv(inputs[0])
+        written = {name: figures[name] for name in figures if name != "bits_per_dim"}
         # A float32 has no more significant digits than these.
-        scored = np.column_stack([values, log_prob.astype("float64").round(5)])
-        write_csv(to, [*columns, "log_prob"], scored[shown])
+        scores = [column.astype("float64").round(5) for column in written.values()]
+        write_csv(to, [*columns, *written], np.column_stack([values, *scores])[shown])
     elif to is not None:
         label = f"{dataset} {split or rows.DEFAULT_SPLIT}" if dataset else "inputs"
         rows.write_array(to, bits[shown], lambda: plotting.bits_histogram({label: bits[shown]}))
     if table and not as_json:  # The file says it all.
         return
     for i in shown:
-        nats, value = float(log_prob[i]), float(bits[i])
+        row = {name: float(column[i]) for name, column in figures.items()}
         if as_json:
-            terminal.print_json({"input": names[i], "log_prob": nats, "bits_per_dim": value})
+            terminal.print_json({"input": names[i], **row})
         else:
-            print(f"{names[i]}\t{nats:.3f}\t{value:.4f}")
+            print(names[i], *(_SHOWN[name].format(row[name]) for name in row), sep="\t")
     if len(bits) > 1 and top is None and not as_json:
-        print(f"mean of {len(bits)}\t{log_prob.mean():.3f}\t{bits.mean():.4f}")
+        means = [_SHOWN[name].format(column.mean()) for name, column in figures.items()]
+        print(f"mean of {len(bits)}", *means, sep="\t")

@@ -21,16 +21,17 @@ def read_csv(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
         The names, and float64 [N, D].
 
     Raises:
-        ValueError: for a file that is no table, or has no header or no rows, a row of another
-            length than the header, or a value that is no finite number, naming file, row and
-            column.
+        ValueError: for a file that is not there, is no table, or has no header or no rows, a row
+            of another length than the header, or a value that is no finite number, naming file,
+            row and column.
     """
     try:
         # Excel begins its files with a mark of their encoding, which is no part of a name.
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = [line for line in csv.reader(file) if line]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise ValueError(f"{path} cannot be read: {reason}") from error
     if len(lines) < 2:
         raise ValueError(f"{path} must have a header and rows, got {len(lines)} lines")
     names, *rows = lines

@@ -1,6 +1,7 @@
 """Keras layers: every parameter of a flow lives in one of these."""
 
 from tfnvp.layers.bounded_log_scale import BoundedLogScale
+from tfnvp.layers.common_values import CommonValues
 from tfnvp.layers.dense_network import DenseNetwork
 from tfnvp.layers.dequantization import Dequantization
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
@@ -15,6 +16,7 @@ from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 
 __all__ = [
     "BoundedLogScale",
+    "CommonValues",
     "DenseNetwork",
     "Dequantization",
     "FusedBatchNormalization",

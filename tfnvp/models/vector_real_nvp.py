@@ -14,6 +14,7 @@ from tfnvp.bijectors import (
     ElementwiseSpline,
     InvertibleConv1x1,
     LogTails,
+    OpenedCells,
     Standardization,
 )
 from tfnvp.checks import assert_all, check_positive_int, check_share
@@ -21,6 +22,7 @@ from tfnvp.columns import Columns
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import (
+    CommonValues,
     DenseNetwork,
     InvertibleMatrix,
     Rounding,
@@ -44,9 +46,10 @@ _MOST_USUAL = 0.5
 class VectorRealNVP(FlowModel):
     """Real NVP of vectors [D]: exact log-likelihood, one-pass samples.
 
-    From data to latents: the standardisation that `adapt` sets, logarithms of what is far out
-    (`LogTails`), a learned curve for each column (`ElementwiseSpline`), and affine couplings, each
-    after an invertible matrix, which keep the first and the second half of the vector in turn.
+    From data to latents: the cells of common values opened (`OpenedCells`) and the standardisation,
+    both as `adapt` sets them, logarithms of what is far out (`LogTails`), a learned curve for each
+    column (`ElementwiseSpline`), and affine couplings, each after an invertible matrix, which keep
+    the first and the second half of the vector in turn.
     Latents are [D], standard normal at best. A single dimension has nothing to couple: given a
     context, couplings scale and shift it by that, a curve before each; without one it is one curve.
     See `FlowModel` for training, `log_prob` (nats), `bits_per_dim` (-log2 p(x) / D), `sample`,
@@ -110,9 +113,10 @@ class VectorRealNVP(FlowModel):
         # it.
         self.seed = random.randint(1, 10**9) if seed is None else seed
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
+        self.common_values = CommonValues(dtype=self.variable_dtype)
         self.standardizer = Standardizer(dtype=self.variable_dtype)
         self.rounding = Rounding(self.seed, dtype=self.variable_dtype)
-        for layer in (self.standardizer, self.rounding):
+        for layer in (self.common_values, self.standardizer, self.rounding):
             layer.build((None, event_size))
         self.build()
 
@@ -121,7 +125,8 @@ class VectorRealNVP(FlowModel):
 
     def build_distribution(self) -> FlowDistribution:
         """Makes the distribution over vectors [D], in the units of the data."""
-        parts = [Standardization(self.standardizer), LogTails(), self._spline()]
+        parts = [OpenedCells(self.common_values), Standardization(self.standardizer)]
+        parts += [LogTails(), self._spline()]
         for i in range(self.num_couplings):
             if self._size > 1:
                 matrix = InvertibleMatrix(self.seed + i, dtype=self.variable_dtype)
@@ -198,13 +203,16 @@ class VectorRealNVP(FlowModel):
         columns = Columns((checked(*batch) for batch in batches), self.variable_dtype)
         steps = columns.steps if steps is None else np.asarray(steps, "float64")
         self.rounding.set_steps(steps)
-        self.standardizer.take(columns.mean, columns.variance + steps**2 / 12)
+        cells, mean, variance = columns.opened(steps, self.common_values.count)
+        self.common_values.take(cells)
+        self.standardizer.take(mean, variance)
 
     def unusualness(self, x: TensorLike) -> tf.Tensor:
         """Tells how unusual vectors are among those of the training, the more the higher.
 
         It is -log p(x) of which two things are left out: the change of volume by couplings, and
-        what a column's curve says for a row beyond half a nat. A density is high where values
+        what a column's curve says for a row beyond half a nat; of columns with opened cells all
+        that these and the curve say. A density is high where values
         repeat or columns nearly determine each other, and a row there may be unusual all the same:
         it outranks -log p in finding anomalies, docs/vectors.md has by how much. That the volume
         term misleads is known from images: Nalisnick et al. (arXiv 1810.09136), section 4.
@@ -224,11 +232,14 @@ class VectorRealNVP(FlowModel):
 
     def _unusualness(self, x: tf.Tensor) -> tf.Tensor:
         flow = self.distribution
-        standardization, tails, spline, *couplings = flow.bijector.bijectors
-        x = standardization.inverse(self.continuous(x))
+        opened, standardization, tails, spline, *couplings = flow.bijector.bijectors
+        x = standardization.inverse(opened.inverse(self.continuous(x)))
         x, log_det = tails.inverse_and_log_det(x)
         x, log_slopes = spline.inverse_and_log_slopes(x)
-        log_det += tf.reduce_sum(tf.minimum(log_slopes, _MOST_USUAL), axis=-1)
+        _, widths, opened_widths = tf.unstack(opened.values(x))
+        spiked = tf.reduce_any(opened_widths > widths, axis=-1)
+        log_slopes = tf.where(spiked, 0.0, tf.minimum(log_slopes, _MOST_USUAL))
+        log_det += tf.reduce_sum(log_slopes, axis=-1)
         for coupling in couplings:
             x = coupling.inverse(x)
         return -flow.distribution.log_prob(x) - log_det

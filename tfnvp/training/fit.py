@@ -12,6 +12,17 @@ import tensorflow as tf
 
 from tfnvp.callbacks import Watch
 from tfnvp.training import WorkerGone
+<<<<<<< HEAD
+=======
+from tfnvp.training.callbacks import (
+    Average,
+    Checkpoint,
+    Diverged,
+    Log,
+    Record,
+    StopWhereItDiverges,
+)
+>>>>>>> tables
 from tfnvp.training.checkpoints import Checkpoints, steps_taken
 from tfnvp.training.recipes import Recipe
 from tfnvp.training.run_callbacks import Checkpoint, Diverged, Log, Record, StopWhereItDiverges
@@ -99,11 +110,13 @@ class Training:
     def _callbacks(self, pictures: dict[str, Callable]) -> list[keras.callbacks.Callback]:
         settings, logs = self.settings, self.directory / "logs"
         every, steps = max(1, settings.epochs // 10), settings.checkpoint_every
-        log = [] if self._verbosity() != _LINES else [Log(self._steps, settings.batch_size)]
+        log = Log(self._steps, settings.batch_size, self.recipe.unit)
+        average = Average() if self.recipe.averaged else None
         return [
-            *log,
+            *([log] if self._verbosity() == _LINES else []),
+            *([average] if average else []),
             StopWhereItDiverges(),
-            Record(self.directory, self.rows),
+            Record(self.directory, self.rows, average),
             keras.callbacks.TensorBoard(str(logs), write_graph=False),
             Watch(pictures, self.directory / "watched", logs / "train", every=every),
             keras.callbacks.LambdaCallback(on_train_batch_end=self._stop_at_limit),

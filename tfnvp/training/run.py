@@ -62,8 +62,8 @@ def train(recipe: Recipe, settings: Settings) -> dict[str, float] | None:
     """Trains, evaluates and exports.
 
     Returns:
-        The final figures: bits/dim of each split, seconds, images seen. None on a worker that is
-        not the chief.
+        The final figures: bits/dim of each split, seconds, images (or rows) seen. None on a worker
+        that is not the chief.
 
     Raises:
         ValueError: for settings or data that cannot be used, in which case no run directory is
@@ -173,9 +173,9 @@ def _finish(training: Training, pictures: dict[str, Callable], started: float) -
     epochs, steps = divmod(steps_taken(training.model), training.steps_per_epoch)
     model = keras.models.load_model(run_dir / "model.keras")
     limit = settings.limit_steps or -1  # a data set of which -1 batches are taken is whole
-    images, figures = {}, {}
+    counts, figures = {}, {}
     for split in SPLITS:
-        images[split] = len(recipe.load(split, None))
+        counts[split] = len(recipe.load(split, None, shuffle=False))
         batches = recipe.load(split, settings.batch_size, shuffle=False).take(limit)
         figures[split] = model.evaluate(batches, verbose=0, return_dict=True)["bits_per_dim"]
     if model.num_classes:  # The last split is that of the test.
@@ -185,11 +185,12 @@ def _finish(training: Training, pictures: dict[str, Callable], started: float) -
     history = {name: [row[name] for row in training.rows] for name in training.rows[0]}
     plotting.save_png(plotting.pixels(plotting.training_curves(history)), run_dir / "curves.png")
     figures["seconds"] = time.time() - started
-    figures["images_seen"] = epochs * images["train"] + steps * settings.batch_size
-    card = _card(training, model, images, figures)
+    of_epochs = epochs * len(recipe.load("train", None))
+    figures[f"{recipe.unit}_seen"] = of_epochs + steps * settings.batch_size
+    card = _card(training, model, counts, figures)
     # The export comes last, for a disk may be full, and the figures took the time.
     _write_json(run_dir / "card.json", card)
-    _print_table(figures, recipe.report(model), run_dir)
+    _print_table(figures, recipe.unit, recipe.report(model), run_dir)
     export = settings.export_to is not None
     _print_row("SavedModel", _exported(model, settings, card) if export else "not exported")
     return figures
@@ -224,20 +225,20 @@ def recorded_settings(run_dir: Path) -> dict[str, Any]:
 
 
 def _card(
-    training: Training, model: FlowModel, images: dict[str, int], figures: dict[str, float]
+    training: Training, model: FlowModel, counts: dict[str, int], figures: dict[str, float]
 ) -> dict[str, Any]:
     """The facts about the trained model, for those who get its weights."""
-    settings = training.settings
+    settings, unit = training.settings, training.recipe.unit
     card = {
         "recipe": settings.recipe_name,
         "preset": training.recipe.preset,
         "data": training.recipe.description,
         "parameters": model.count_params(),
-        "images": images,
+        unit: counts,
         "bits_per_dim": {split: round(figures[split], 4) for split in SPLITS},
         **({"accuracy": round(figures["accuracy"], 4)} if "accuracy" in figures else {}),
         "dequantization": "uniform" if model.levels > 1 else None,
-        "images_seen": figures["images_seen"],
+        f"{unit}_seen": figures[f"{unit}_seen"],
     }
     chosen = {key: getattr(settings, key) for key in ("epochs", "seed", "mixed_precision", "remat")}
     return _circumstances() | card | chosen | {"seconds": round(figures["seconds"])}
@@ -256,13 +257,15 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         written.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
-def _print_table(figures: dict[str, float], report: dict[str, str], run_dir: Path) -> None:
+def _print_table(
+    figures: dict[str, float], unit: str, report: dict[str, str], run_dir: Path
+) -> None:
     rows = {f"{split} bits/dim": f"{figures[split]:.3f}" for split in SPLITS}
     if "accuracy" in figures:
         rows["test accuracy"] = f"{figures['accuracy']:.3f}"
     rows |= report | {
         "seconds": f"{figures['seconds']:.0f}",
-        "images seen": f"{figures['images_seen']:,}",
+        f"{unit} seen": f"{figures[f'{unit}_seen']:,}",
         "run directory": run_dir,
     }
     print()

@@ -22,25 +22,54 @@ Logs = dict[str, Any] | None
 class Record(keras.callbacks.Callback):
     """Keeps the model that did best in validation, and what each epoch reported.
 
-    They are `model.keras` and `history.csv` in a directory, both whole at every moment. The list
-    `rows` has what the epochs of an earlier part of the same training reported; it grows.
+    They are `model.keras` and `history.csv` in a directory, both whole at every moment. Where an
+    `Average` is given it is the average of the weights that is kept. The list `rows` has what the
+    epochs of an earlier part of the same training reported; it grows.
     """
 
-    def __init__(self, directory: Path, rows: list[dict[str, float]]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        rows: list[dict[str, float]],
+        average: keras.callbacks.SwapEMAWeights | None = None,
+    ) -> None:
         super().__init__()
-        self.directory, self.rows = directory, rows
+        self.directory, self.rows, self.average = directory, rows, average
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Saves the model if its validation is the best so far, and adds a row."""
         best = np.nanmin([math.inf, *(row["val_bits_per_dim"] for row in self.rows)])
         if logs["val_bits_per_dim"] < best:
+            if self.average:
+                self.average.on_test_begin()
             self.model.save(self.directory / "model.keras")
+            if self.average:
+                self.average.on_test_end()
         self.rows.append({"epoch": epoch, **{name: float(logs[name]) for name in sorted(logs)}})
         path = self.directory / "history.csv"
         with atomic_file.writing(path) as written, written.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+class Average(keras.callbacks.SwapEMAWeights):
+    """Has validation see the average of the weights that an optimizer with `use_ema` keeps.
+
+    Keras would leave the average in the model at the end of `fit`. Training goes on from its own
+    weights, as it would without that end: where it is resumed within an epoch, `fit` ends there.
+    """
+
+    _own = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Notes the weights."""
+        self._own = self.model.get_weights()
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Brings the weights back."""
+        if self._own is not None:
+            self.model.set_weights(self._own)
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -132,17 +161,17 @@ class Checkpoint(keras.callbacks.Callback):
 class Log(keras.callbacks.Callback):
     """Prints a line every half minute: for output that goes to a file, where a bar would not.
 
-    A line has the step, the mean loss of the epoch so far, images a second since the line before,
-    and the time that is left at that speed.
+    A line has the step, the mean loss of the epoch so far, images (or rows, as `unit` says) a
+    second since the line before, and the time that is left at that speed.
 
     `steps` is how many the training takes in all.
     """
 
     _SECONDS = 30.0
 
-    def __init__(self, steps: int, batch_size: int) -> None:
+    def __init__(self, steps: int, batch_size: int, unit: str = "images") -> None:
         super().__init__()
-        self.steps, self.batch_size = steps, batch_size
+        self.steps, self.batch_size, self.unit = steps, batch_size, unit
         self._last = None  # the time and the step of the line before
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -154,7 +183,7 @@ class Log(keras.callbacks.Callback):
         if not steps or seconds < self._SECONDS:
             return
         loss = float(keras.ops.convert_to_numpy(logs["loss"]))
-        speed = f"{steps * self.batch_size / seconds:,.0f} images/s"
+        speed = f"{steps * self.batch_size / seconds:,.0f} {self.unit}/s"
         left = datetime.timedelta(seconds=round((self.steps - step) * seconds / steps))
         of = f"step {step:,} of {self.steps:,}"
         print(f"{of}: loss {loss:.4f}, {speed}, {left} left", flush=True)

@@ -1,5 +1,7 @@
 """The optimizer of a recipe: Adam or Muon, with a schedule and the paper's clipping."""
 
+import math
+
 import keras
 
 from tfnvp import optimizers
@@ -16,13 +18,15 @@ def make_optimizer(
     decay: bool = True,
     weight_decay: float = 0.0,
     muon: bool = False,
+    averaged: float = 0.0,
 ) -> keras.optimizers.Optimizer:
     """Adam or Muon, with a linear warm-up and then, with `decay`, a cosine to zero.
 
     Gradients are clipped to a global norm of 100, as in the authors' code of Real NVP. The warm-up
     takes a third of all steps at most, and weight decay is decoupled, as in AdamW. Muon's steps are
     orthogonalised momentum (Liu et al., arXiv 2502.16982); all but the kernels of conditioners get
-    Adam's then.
+    Adam's then. With `averaged` the optimizer keeps a running average of the weights over about
+    that share of the steps.
     """
     warmup = min(warmup_steps, steps // 3)
     if decay:
@@ -33,6 +37,8 @@ def make_optimizer(
             warmup_steps=warmup,
         )
     options = {"weight_decay": weight_decay or None, "global_clipnorm": 100.0}
+    if averaged:
+        options |= {"use_ema": True, "ema_momentum": math.exp(-1 / max(1.0, averaged * steps))}
     if not muon:
         return optimizers.Adam(learning_rate, **options)
     return optimizers.Muon(

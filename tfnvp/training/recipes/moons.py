@@ -54,7 +54,7 @@ class MoonsRecipe(Recipe):
 
 
 _HOW = {"epochs": 12, "batch_size": 250, "learning_rate": 4e-3, "steps_per_execution": 20}
-RECIPE = MoonsRecipe("two moons (scikit-learn)", preset=None, load=load, **_HOW)
+RECIPE = MoonsRecipe("two moons (scikit-learn)", preset=None, load=load, unit="rows", **_HOW)
 
 
 def integral(model: FlowModel, step: float = 0.01) -> float:

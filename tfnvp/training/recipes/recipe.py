@@ -27,6 +27,9 @@ class Recipe:
         flip: whether training images are mirrored left to right at random.
         mixed_precision: whether conditioners compute in bfloat16 where the hardware has it.
         overrides: constructor arguments of the model in place of the preset's.
+        averaged: the share of all steps over which a running average of the weights reaches, which
+            is what validation sees and what is kept; 0 for the weights themselves.
+        unit: what the data is of, for those who read of its progress.
         steps_per_execution: steps that Keras runs at a time, if they divide an epoch: more than
             one for steps of milliseconds, around which its loop would take as long.
         paper_bits_per_dim: the paper's test figure for the same data and architecture, if any.
@@ -46,6 +49,8 @@ class Recipe:
     mixed_precision: bool = False
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     paper_bits_per_dim: float | None = None
+    averaged: float = 0.0
+    unit: str = "images"
     steps_per_execution: int = 1
 
     def model(self, remat: bool = False, dtype: str = "float32") -> FlowModel:
@@ -70,5 +75,11 @@ class Recipe:
     def optimizer(self, steps: int, learning_rate: float) -> keras.optimizers.Optimizer:
         """The optimizer of a training of so many steps, with a learning rate of that peak."""
         return make_optimizer(
-            steps, learning_rate, self.warmup_steps, self.decay, self.weight_decay, self.muon
+            steps,
+            learning_rate,
+            self.warmup_steps,
+            self.decay,
+            self.weight_decay,
+            self.muon,
+            self.averaged,
         )

@@ -63,6 +63,8 @@ def recipe(path: Path) -> TableRecipe:
         batch_size=min(_BATCH, first),
         learning_rate=2e-3,
         warmup_steps=min(100, steps // 10),
+        averaged=0.1,
+        unit="rows",
     )
 
 

@@ -1,0 +1,111 @@
+"""`FlowDensity` with one of its parts left out, or another in its place: what each step is worth.
+
+Each function here makes one change, for the rest of the process, to what `FlowDensity` is made of.
+Cells are not among them: the density tables are jittered before any contender sees them.
+"""
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfnvp.sklearn
+from benchmarks.peers.spline_coupling import SplineCoupling
+from tfnvp import layers
+from tfnvp.bijectors import LogTails
+from tfnvp.distribution import FlowDistribution
+from tfnvp.masks import ChannelHalves
+from tfnvp.models import VectorRealNVP, fitting
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+
+def no_matrices():
+    """The permutations of P L U alone."""
+    _freeze(layers.InvertibleMatrix)
+
+
+def no_curves():
+    """No `ElementwiseSpline`."""
+    _freeze(layers.SplineWeights)
+
+
+def no_log_tails():
+    """No `LogTails`."""
+    _replace(lambda part: LogTails(1e30) if isinstance(part, LogTails) else part)
+
+
+def no_dropout():
+    """No dropout however few rows there are."""
+    tfnvp.sklearn.default_dropout = lambda rows: 0.0
+
+
+def no_averages():
+    """No average of the weights: the best weights along the way stay."""
+    fitting._DECAY = 0.0
+
+
+def student_t():
+    """Latents of a Student-t density of 5 degrees of freedom."""
+
+    def replaced(self):
+        flow = VectorRealNVP.build_distribution(self)
+        zeros = tf.zeros([self.event_size], self.variable_dtype)
+        base = tfd.Independent(tfd.StudentT(tf.constant(5.0, zeros.dtype), zeros, 1 + zeros), 1)
+        return FlowDistribution(base, flow.bijector)
+
+    _subclass("build_distribution", replaced)
+
+
+def spline_couplings():
+    """Half as many couplings, of splines of 8 bins."""
+
+    class Network(layers.DenseNetwork):
+        def call(self, x, context=None, training=None):
+            thins = training and self.dropout
+            factors = self._thinning(tf.shape(x)[0]) if thins else [1] * len(self.hidden)
+            for layer, factor in zip(self.hidden, factors, strict=True):
+                x = layer(x) * factor
+            return self.output_layer(x)
+
+    class Splines(VectorRealNVP):
+        def __init__(self, size, couplings, *args, **kwargs):
+            super().__init__(size, couplings // 2, *args, **kwargs)
+
+        def _coupling(self, i):
+            stays, changes = self._size // 2, self._size - self._size // 2
+            stays, changes = (changes, stays) if i % 2 else (stays, changes)
+            # Two figures a channel come out of a network; splines of 8 bins take 23.
+            network = Network(1, self.hidden_units, dropout=self.dropout, seed=self.seed + i)
+            network.output_layer = keras.layers.Dense(23 * changes, kernel_initializer="zeros")
+            network.build((None, stays))
+            return SplineCoupling(ChannelHalves(i % 2, event_ndims=1), network)
+
+    tfnvp.sklearn.VectorRealNVP = Splines
+
+
+STEPS = (no_matrices, no_curves, no_log_tails, no_dropout, no_averages)
+STEPS = {step.__name__: step for step in (*STEPS, student_t, spline_couplings)}
+
+
+def _freeze(kind):
+    class Frozen(VectorRealNVP):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            for layer in self._flatten_layers():
+                if isinstance(layer, kind):
+                    layer.trainable = False
+
+    tfnvp.sklearn.VectorRealNVP = Frozen
+
+
+def _replace(change):
+    def replaced(self):
+        flow = VectorRealNVP.build_distribution(self)
+        parts = [change(part) for part in flow.bijector.bijectors]
+        return FlowDistribution(flow.distribution, tfb.Chain(parts))
+
+    _subclass("build_distribution", replaced)
+
+
+def _subclass(name, method):
+    tfnvp.sklearn.VectorRealNVP = type("Ablated", (VectorRealNVP,), {name: method})

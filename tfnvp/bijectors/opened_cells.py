@@ -1,0 +1,67 @@
+"""Cells of common values opened, so that a value in most of the rows is no spike."""
+
+import tensorflow as tf
+
+from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.layers.common_values import CommonValues
+
+
+class OpenedCells(FlowBijector):
+    """Stretches each dimension within some cells, and moves what is above them up.
+
+    A column of which one value stands in most rows has a spike of the density there: spread over
+    its cell, which may be a millionth of the column's range, the value is still one point to a
+    smooth map. Opened, the cell takes the room that its share of the rows asks for. Data to
+    latents is, with a cell from a of width w that is opened to a width v,
+
+        inverse(x) = x + sum over cells of (v / w - 1) * clip(x - a, 0, w),
+        log |det| = sum of log(v / w) over the cells that values are in.
+
+    Args:
+        values: the `tfnvp.layers.CommonValues` that holds the cells; None makes one.
+        validate_args: for TFP; there is nothing to check.
+        name: of the bijector.
+
+    Example:
+        >>> import tensorflow as tf, tfnvp
+        >>> opened = tfnvp.bijectors.OpenedCells()
+        >>> _ = opened.inverse(tf.zeros([1]))
+        >>> opened.values.take([[[0.0] * 4], [[1.0, 1.0, 1.0, 0.5]], [[1.0, 1.0, 1.0, 4.0]]])
+        >>> opened.inverse([-1.0]).numpy(), opened.inverse([0.25]).numpy()
+        (array([-1.], dtype=float32), array([3.75], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        values: CommonValues | None = None,
+        validate_args: bool = False,
+        name: str = "opened_cells",
+    ) -> None:
+        # The layer is created before arguments are captured, so that `copy()` reuses it.
+        values = CommonValues() if values is None else values
+        super().__init__(1, dict(locals()))
+
+    def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        middle, width, opened = self._cells(x)
+        # The distance from the middle is exact near a value however far that is from zero.
+        above = (x[..., tf.newaxis] - middle) + width / 2
+        moved = (opened / width - 1) * tf.clip_by_value(above, 0.0, width)
+        log_det = _sum_inside(tf.math.log(opened / width), above, width)
+        return x + tf.reduce_sum(moved, axis=-1), log_det
+
+    def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        middle, width, opened = self._cells(z)
+        lower = middle - width / 2 + tf.cumsum(opened - width, axis=-1, exclusive=True)
+        above = z[..., tf.newaxis] - lower
+        moved = (1 - width / opened) * tf.clip_by_value(above, 0.0, opened)
+        log_det = _sum_inside(tf.math.log(width / opened), above, opened)
+        return z - tf.reduce_sum(moved, axis=-1), log_det
+
+    def _cells(self, x: tf.Tensor) -> list[tf.Tensor]:
+        return tf.unstack(tf.cast(self.values(x), x.dtype))
+
+
+def _sum_inside(logs: tf.Tensor, above: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Adds up logs [D, K] over the cells in which values are, so far above their lower ends."""
+    inside = (above > 0) & (above < width)
+    return tf.reduce_sum(tf.where(inside, logs, 0.0), axis=[-2, -1])
