@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from tfnvp.callbacks import Watch
 from tfnvp.training import WorkerGone
-<<<<<<< HEAD
-=======
-from tfnvp.training.callbacks import (
+from tfnvp.training.checkpoints import Checkpoints, steps_taken
+from tfnvp.training.recipes import Recipe
+from tfnvp.training.run_callbacks import (
     Average,
     Checkpoint,
     Diverged,
@@ -22,10 +22,6 @@ from tfnvp.training.callbacks import (
     Record,
     StopWhereItDiverges,
 )
->>>>>>> tables
-from tfnvp.training.checkpoints import Checkpoints, steps_taken
-from tfnvp.training.recipes import Recipe
-from tfnvp.training.run_callbacks import Checkpoint, Diverged, Log, Record, StopWhereItDiverges
 
 if TYPE_CHECKING:
     from tfnvp.training.run import Settings
