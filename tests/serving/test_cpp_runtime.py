@@ -58,11 +58,15 @@ class Served:
         saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
         self.signatures = saved.meta_graphs[0].signature_def
         self._expected = {}
+        sizes = self.signatures["log_prob"].inputs["images" if self.images else "vectors"]
+        self.any_size = -1 in [dim.size for dim in sizes.tensor_shape.dim[1:]]
 
     def job(self, signature, inputs):
         definition = self.signatures[signature]
         feeds = {definition.inputs[key].name: array(x) for key, x in inputs.items()}
-        return feeds, [definition.outputs[key].name for key in sorted(definition.outputs)]
+        # Texts of errors come last.
+        keys = sorted(definition.outputs, key=lambda key: (key == "error", key))
+        return feeds, [definition.outputs[key].name for key in keys]
 
     def data(self, shape):
         """Rows of images or vectors [64, ...], and labels of as many rows, or none."""
@@ -226,6 +230,8 @@ def answers_by_rows(served, shape, rows):
 
 def assert_answered(served, answer, signature, expected):
     assert isinstance(answer, list), (signature, answer)
+    *answer, errors = answer
+    assert list(errors) == [""] * len(expected[0]), signature
     for got, wanted in zip(answer, expected, strict=True):
         assert got.shape == wanted.shape, signature
         if got.dtype == np.uint8:
@@ -276,83 +282,101 @@ def test_the_warm_up_has_a_request_a_signature_that_is_answered(served, runtime)
 
 
 def wrong_requests(served):
-    """(signature, inputs, part of the error) of what cannot be answered; label comes with all."""
+    """(signature, inputs, part of the error) of what has a wrong rank, shape or dtype."""
     name = "images" if served.images else "vectors"
     data, _ = served.data(served.shapes[0])
     sizes = served.signatures["log_prob"].inputs[name].tensor_shape.dim[1:]
     takes = ", ".join("any" if dim.size == -1 else str(dim.size) for dim in sizes)
     takes = f"{name} must be {'uint8' if served.images else 'float32'} [rows, {takes}], got shape"
     latents = np.zeros(data.shape, "float32")
-    not_finite = latents.copy()
-    not_finite[1], not_finite[3] = np.nan, np.inf
     yield "log_prob", {name: data[0]}, takes + f"] [{' '.join(map(str, data[0].shape))}]"
     yield "log_prob", {name: data.flat[0]}, takes
     yield "log_prob", {name: data[..., :1]} if data.shape[-1] > 1 else {name: data[:, :2]}, takes
     yield "log_prob", {}, f"placeholder tensor 'log_prob_{name}'"
     yield "log_prob", {name: data.astype("int64")}, "int64"
-    yield "decode", {"latents": not_finite}, "latents must be finite, got NaN or infinity"
     yield "decode", {"latents": latents.reshape(ROWS, -1)[:, :2]}, "latents must be float32 [rows, "
     if "sample" in served.signatures:
         seed, temperature = {"seed": SEEDS}, {"temperature": TEMPERATURES}
-        cold = {"temperature": -TEMPERATURES}
-        yield "sample", seed | cold, "temperature must be finite and 0 or more, got down to] [-1"
         yield "sample", {"seed": 1} | temperature, "seed must be int64 [rows], got shape"
         few = {"temperature": TEMPERATURES[:3]}
         yield "sample", seed | few, "temperature must have as many rows as seed, got] [3]"
+    if served.images and served.any_size:
+        odd = {name: data[:, :3]}, "images must have a height and width that 2 divides, got] [3 4]"
+        yield "log_prob", *odd
+
+
+def faulty_requests(served):
+    """(signature, inputs, texts by row) of requests in which some rows cannot be answered."""
+    expected = served.expected(served.shapes[0])
+    name = "images" if served.images else "vectors"
+
+    def changed(signature, key, rows):
+        inputs = {k: x.copy() for k, x in expected[signature][0].items()}
+        for row, value in rows.items():
+            inputs[key][row] = value
+        return signature, inputs
+
+    infinite = "must be finite, got NaN or infinity"
+    rows = {1: np.nan, 3: np.inf}
+    yield *changed("decode", "latents", rows), dict.fromkeys(rows, f"latents {infinite}")
+    if "sample" in expected:
+        message = "temperature must be finite and 0 or more, got"
+        told = {0: f"{message} -0.5", 2: f"{message} nan"}
+        yield *changed("sample", "temperature", {0: -0.5, 2: np.nan}), told
+    if served.model.num_classes:
+        told = {row: f"label must be 0..2, or -1 for p(x), got {y}" for row, y in ((0, 3), (5, -2))}
+        yield *changed("log_prob", "label", {0: 3, 5: -2}), told
+        yield *changed("encode", "label", {0: 3, 5: -2}), told
+    if served.model.context_size:
+        yield *changed("log_prob", "label", {2: np.nan}), {2: f"label {infinite}"}
     if not served.images:
         for signature in ("log_prob", "encode"):
-            message = "vectors must be finite, got NaN or infinity"
-            yield signature, {name: not_finite}, message
+            yield *changed(signature, name, rows), dict.fromkeys(rows, f"vectors {infinite}")
+        told = "vectors are too far from what the model was trained on: numbers overflow"
+        yield *changed("log_prob", name, {0: 1e30}), {0: told}
         return
     top = served.model.levels - 1
     if top < 255:
-        brighter = np.full_like(data, top + 1)
-        message = f"images must have values 0..{top}, got up to] [{top + 1}]"
-        yield "log_prob", {name: brighter}, message
-    if served.signatures["log_prob"].inputs[name].tensor_shape.dim[1].size == -1:
-        odd = {name: data[:, :3]}, "images must have a height and width that 2 divides, got] [3 4]"
-        yield "log_prob", *odd
+        told = {2: f"images must have values 0..{top}, got up to {top + 1}"}
+        yield *changed("log_prob", name, {2: top + 1}), told
     if "score_encoded" in served.signatures:
-        for file, message in wrong_files(served):
-            yield "score_encoded", {"image_bytes": file}, f"image_bytes{message}"
+        wrong = dict(enumerate(wrong_files(served), start=1))
+        told = {row: f"image_bytes must hold {message}" for row, (_, message) in wrong.items()}
+        files = {row: file for row, (file, _) in wrong.items()}
+        yield *changed("score_encoded", "image_bytes", files), told
 
 
 def wrong_files(served):
-    """Files that cannot be scored, and what is said of each after the input's name."""
+    """Files that cannot be scored, and what is said of each after what it must hold."""
     height, width, channels = served.shapes[0]
     kinds = "PNG" if channels == 4 else "PNG or JPEG"
     random = np.random.default_rng(1)
     image = random.integers(0, 256, served.shapes[0], dtype=np.uint8)
     png = file_of(image)
-    yield b"", f" must hold {kinds} files, got something else"
-    yield b"text", f" must hold {kinds} files, got something else"
-    yield png[:20], f" must hold whole {kinds} files, got one cut off"
-    yield png[:50], f" must hold whole {kinds} files, got one cut off"
-    yield png[:-1], f" must hold whole {kinds} files, got one cut off"
+    yield b"", f"{kinds} files, got something else"
+    yield b"text", f"{kinds} files, got something else"
+    yield png[:20], f"whole {kinds} files, got one cut off"
+    yield png[:50], f"whole {kinds} files, got one cut off"
+    yield png[:-1], f"whole {kinds} files, got one cut off"
     middle = png.index(b"IDAT") + 8
     broken = png[:middle] + bytes([png[middle] ^ 255]) + png[middle + 1 :]
-    yield broken, "_must_hold_whole_PNG_or_JPEG_files"
+    yield broken, f"whole {kinds} files, got one that is damaged"
     if channels == 4:
-        yield file_of(image[..., :3]), " must hold images with alpha, got one without"
-        jpeg = file_of(image[..., :3], "JPEG")
-        yield jpeg, " must hold PNG files, got something else"
+        yield file_of(image[..., :3]), "images with alpha, got one without"
+        yield file_of(image[..., :3], "JPEG"), "PNG files, got something else"
         return
     jpeg = file_of(image, "JPEG")
-    yield jpeg[:100], " must hold whole PNG or JPEG files, got one cut off"
-    yield jpeg[:20] + jpeg[-2:], "_must_hold_whole_PNG_or_JPEG_files"
-    if served.signatures["log_prob"].inputs["images"].tensor_shape.dim[1].size == -1:
-        size, message = f"[{height - 1} {width}]", "have a height and width that 2 divides, got]"
+    yield jpeg[:100], "whole PNG or JPEG files, got one cut off"
+    yield jpeg[:20] + jpeg[-2:], "whole PNG or JPEG files, got one that is damaged"
+    if served.any_size:
+        yield file_of(image[:2], "JPEG"), f"images of one size, got 2 x {width}"
         another = image[:-1]
-        files = np.array([png, file_of(image[:2], "JPEG")], object)
-        yield files, " must hold images of one size, got sizes up to"
+        message = f"images with a height and width that 2 divides, got {height - 1} x {width}"
     else:
-        size, message = (
-            f"[{height} {width - 1}]",
-            f"hold images of {height} x {width} pixels, got up to]",
-        )
         another = image[:, :-1]
+        message = f"images of {height} x {width} pixels, got {height} x {width - 1}"
     for kind in ("PNG", "JPEG"):
-        yield file_of(another, kind), f" must {message} {size}"
+        yield file_of(another, kind), message
 
 
 def test_what_cannot_be_answered_is_named_and_the_rest_goes_on(served, runtime):
@@ -367,10 +391,6 @@ def test_what_cannot_be_answered_is_named_and_the_rest_goes_on(served, runtime):
             inputs = {**inputs, "label": np.zeros([rows, *size], dtype)}
         jobs.append(served.job(signature, inputs))
         messages.append(message)
-    if served.model.num_classes:
-        data, labels = served.data(served.own)
-        jobs.append(served.job("log_prob", {"images": data, "label": labels + 2}))
-        messages.append("labels must be 0..2, or -1 for p(x), got")
     right, expected = answers_by_rows(served, served.shapes[0], (3,))
     answers = runtime(served.path, jobs + right)[0]
     for answer, message in zip(answers[: len(jobs)], messages, strict=True):
@@ -380,10 +400,28 @@ def test_what_cannot_be_answered_is_named_and_the_rest_goes_on(served, runtime):
         assert_answered(served, answer, signature, outputs)
 
 
+def test_faults_stay_with_their_rows(served, runtime):
+    """A row that cannot be answered says why; all others are answered as if it were not there."""
+    faulty = list(faulty_requests(served))
+    answers = runtime(served.path, [served.job(*request[:2]) for request in faulty])[0]
+    for answer, (signature, _, told) in zip(answers, faulty, strict=True):
+        assert isinstance(answer, list), (signature, answer)
+        *values, errors = answer
+        assert {row: text for row, text in enumerate(errors) if text} == told, signature
+        for value in values:
+            blank = value[list(told)]
+            assert np.isnan(blank).all() if value.ndim == 1 else not blank.any(), signature
+        _, expected = served.expected(served.shapes[0])[signature]
+        answer = [np.delete(value, list(told), axis=0) for value in answer]
+        expected = [np.delete(value, list(told), axis=0) for value in expected]
+        assert_answered(served, answer, signature, expected)
+
+
 @pytest.mark.parametrize("served", ["digits"], indirect=True)
 def test_many_at_once_are_answered_the_same_in_the_same_memory(served, runtime):
     jobs, _ = answers_by_rows(served, served.own, (served.rows, 3, 1, 0))
-    jobs += [served.job(signature, inputs) for signature, inputs, _ in wrong_requests(served)]
+    wrong = [*wrong_requests(served), *faulty_requests(served)]
+    jobs += [served.job(signature, inputs) for signature, inputs, _ in wrong]
     _, failures, runs, growth = runtime(served.path, jobs, SECONDS)
     print(f"{runs} requests of 8 threads in {SECONDS} s, memory grew by {growth:.1f} MB")
     assert not failures, failures[:5]

@@ -15,7 +15,7 @@ from tfnvp.serving.stored_weights import StoredWeights
 
 Label = tf.Tensor | None
 
-_OVERFLOWS = "is too far from what the model was trained on: numbers overflow"
+_OVERFLOWS = "are too far from what the model was trained on: numbers overflow"
 
 
 class Signatures:
