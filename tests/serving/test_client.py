@@ -12,7 +12,8 @@ import tensorflow as tf
 import tfnvp
 from tfnvp.serving import AsyncClient, Client, ServingError, calls
 
-grpc = pytest.importorskip("grpc", reason="the extra `serving` is not installed")
+pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
+import grpc
 from helpers import serving_server
 from helpers.serving_server import http
 

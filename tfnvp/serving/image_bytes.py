@@ -137,6 +137,8 @@ def _attempted(
     shapes = [spec.shape for spec in specs] if shapes is None else shapes
     zeros = [tf.zeros(shape, spec.dtype) for shape, spec in zip(shapes, specs, strict=True)]
 
+    # Both ways call it, and as a function of its own it is in the graph once.
+    @tf.function(autograph=False)
     def one(is_wanted: tf.Tensor, *args: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return tf.cond(is_wanted, lambda: tuple(function(*args)), lambda: tuple(zeros))
 
