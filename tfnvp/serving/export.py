@@ -15,9 +15,10 @@ from tfnvp.checks import check_choice, check_positive_int
 from tfnvp.models import FlowModel, ImageRealNVP, VectorRealNVP
 from tfnvp.serving.image_signatures import ImageSignatures, ImageSize
 from tfnvp.serving.saved_model_graph import finish
-from tfnvp.serving.signatures import NormalSignatures, Signatures
+from tfnvp.serving.signatures import NormalSignatures, Options, Signatures
 from tfnvp.serving.warm_up import write_warm_up
 
+_CONVERTIBLE = ("log_prob", "encode", "decode")  # Others need texts, files or random numbers.
 _MOST_PIXELS = 4_000_000  # An image of any size has no more, unless the caller says otherwise.
 
 
@@ -30,6 +31,7 @@ def export_saved_model(
     card: Mapping[str, Any] | None = None,
     max_pixels: int | None = None,
     strict: bool = False,
+    static_batch: int | None = None,
 ) -> Path:
     """Writes a model as a new version of a SavedModel that TF Serving can load and batch.
 
@@ -76,6 +78,9 @@ def export_saved_model(
             `image_size` is "any"; None for 4 megapixels.
         strict: whether a row that cannot be answered is an InvalidArgument too, which fails all
             rows that a server puts together with it; there is no `error` then.
+        static_batch: the number of rows of all inputs, for converters to TFLite, ONNX and others:
+            `log_prob`, `encode` and `decode` with all shapes known, and no `error`, of which a
+            fault leaves NaN or zeros alone. None for any number, as TF Serving wants it.
 
     Returns:
         The new version's directory.
@@ -91,12 +96,20 @@ def export_saved_model(
         >>> tfnvp.export_saved_model(model, tempfile.mkdtemp(), signatures=["log_prob"]).name
         '1'
     """
-    served = _signatures_of(model, image_size, bfloat16_weights, max_pixels, strict)
-    names = list(served.inputs) if signatures is None else list(signatures)
+    check_positive_int("static_batch", static_batch, optional=True)
+    if static_batch and (strict or image_size == "any"):
+        raise ValueError(
+            "static_batch is of one size and without assertions, got "
+            f"static_batch={static_batch}, strict={strict}, image_size={image_size!r}"
+        )
+    options = Options(bfloat16_weights, strict, static_batch)
+    served = _signatures_of(model, options, image_size, max_pixels)
+    known = [name for name in served.inputs if not static_batch or name in _CONVERTIBLE]
+    names = known if signatures is None else list(signatures)
     for name in names:
-        check_choice("signature", name, list(served.inputs))
+        check_choice("signature", name, known)
     if not names:
-        raise ValueError(f"signatures must name one of {', '.join(served.inputs)}, got none")
+        raise ValueError(f"signatures must name one of {', '.join(known)}, got none")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     version = _next_version(directory)
@@ -133,16 +146,16 @@ def export_saved_model(
         assets = written / "assets"
         assets.mkdir(exist_ok=True)
         (assets / "model_card.json").write_text(json.dumps(content, indent=2) + "\n")
-        write_warm_up(served, names, directory.name, written)
+        if not static_batch:
+            write_warm_up(served, names, directory.name, written)
     return target
 
 
 def _signatures_of(
     model: FlowModel,
+    options: Options,
     image_size: ImageSize,
-    bfloat16_weights: bool,
     max_pixels: int | None,
-    strict: bool,
 ) -> Signatures:
     check_positive_int("max_pixels", max_pixels, optional=True)
     if max_pixels is not None and image_size != "any":
@@ -156,11 +169,11 @@ def _signatures_of(
         )
     if isinstance(model, ImageRealNVP):
         limit = max_pixels or _MOST_PIXELS
-        return ImageSignatures(model, bfloat16_weights, strict, image_size, limit)
+        return ImageSignatures(model, options, image_size, limit)
     if image_size is not None:
         raise ValueError(f"image_size is of an ImageRealNVP, got image_size={image_size!r}")
     kind = NormalSignatures if isinstance(model, VectorRealNVP) else Signatures
-    return kind(model, bfloat16_weights, strict)
+    return kind(model, options)
 
 
 @contextlib.contextmanager

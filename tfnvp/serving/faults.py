@@ -18,20 +18,17 @@ class Faults:
     Args:
         rows: how many there are, one at least, int32 [].
         strict: whether a fault fails the run after all, as an InvalidArgument.
+        texts: whether there are texts, which other runtimes than TensorFlow's cannot make.
 
     Attributes:
-        errors: what is wrong with each row, string [rows], empty where nothing is.
+        none: whether a row has no fault so far, bool [rows].
     """
 
-    def __init__(self, rows: tf.Tensor, strict: bool = False) -> None:
-        self.errors = tf.fill([rows], "")
+    def __init__(self, rows: tf.Tensor | int, strict: bool = False, texts: bool = True) -> None:
+        self.none = tf.fill([rows], True)
+        self._errors = tf.fill([rows], "") if texts and not strict else None
         self._strict = strict
         self._asserted = []
-
-    @property
-    def none(self) -> tf.Tensor:
-        """Whether a row has no fault so far, bool [rows]."""
-        return tf.equal(self.errors, "")
 
     def kept(self, x: tf.Tensor, good: tf.Tensor, message: str, *shown: tf.Tensor) -> tf.Tensor:
         """Passes rows on, with zeros or empty strings in place of those that are not good.
@@ -42,8 +39,10 @@ class Faults:
             message: what is said of a row that is not, unless something was said of it before.
             *shown: what ends the message: numbers [rows], or sizes [rows, 2].
         """
-        told = tf.strings.join([message, *map(_text, shown)], separator=" ")
-        told = tf.broadcast_to(told, tf.shape(good))
+        told = None
+        if self._strict or self._errors is not None:
+            told = tf.strings.join([message, *map(_text, shown)], separator=" ")
+            told = tf.broadcast_to(told, tf.shape(good))
         if self._strict:
             first = tf.argmin(tf.cast(good, tf.int32))
             # The fault that is told of is the first one, as it is without `strict`.
@@ -52,12 +51,16 @@ class Faults:
             self._asserted = [asserted]
             with tf.control_dependencies(self._asserted):
                 return tf.identity(x)
-        self.errors = tf.where(good | ~self.none, self.errors, told)
+        if self._errors is not None:
+            self._errors = tf.where(good | ~self.none, self._errors, told)
+        self.none &= good
         return _where(good, x, tf.zeros([], x.dtype))
 
     def finite(self, x: tf.Tensor, message: str) -> tf.Tensor:
         """Passes on rows of which all numbers are finite, see `kept`."""
-        return self.kept(x, tf.reduce_all(tf.math.is_finite(x), axis=_beside_rows(x)), message)
+        # The operation IsFinite is TensorFlow's alone; nothing but NaN and infinity fails this.
+        finite = tf.abs(x) < tf.constant(math.inf, x.dtype)
+        return self.kept(x, tf.reduce_all(finite, axis=list(range(1, x.shape.rank))), message)
 
     def answered(self, outputs: Tensors) -> Tensors:
         """The outputs with `error` beside them; of rows with faults, scores are NaN, data zeros."""
@@ -68,7 +71,7 @@ class Faults:
         filled = {
             name: _where(self.none, x, tf.cast(blank[name], x.dtype)) for name, x in outputs.items()
         }
-        return {**filled, "error": self.errors}
+        return filled if self._errors is None else {**filled, "error": self._errors}
 
 
 def attempted(
@@ -92,10 +95,6 @@ def attempted(
 def _text(shown: tf.Tensor) -> tf.Tensor:
     text = tf.strings.as_string(shown)
     return tf.strings.reduce_join(text, axis=1, separator=" x ") if text.shape.rank == 2 else text
-
-
-def _beside_rows(x: tf.Tensor) -> list[int]:
-    return list(range(1, x.shape.rank))
 
 
 def _where(rows: tf.Tensor, x: tf.Tensor, otherwise: tf.Tensor) -> tf.Tensor:

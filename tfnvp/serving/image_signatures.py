@@ -10,7 +10,7 @@ from tfnvp.models import ImageRealNVP
 from tfnvp.serving.faults import Faults, Tensors
 from tfnvp.serving.image_bytes import AnySize, decode_files
 from tfnvp.serving.inputs import require, rows, up_to_pixels
-from tfnvp.serving.signatures import Label, NormalSignatures
+from tfnvp.serving.signatures import Label, NormalSignatures, Options
 
 ImageSize = tuple[int, int] | str | None
 
@@ -20,8 +20,7 @@ class ImageSignatures(NormalSignatures):
 
     Args:
         model: to be served.
-        bfloat16_weights: as in `Signatures`.
-        strict: as in `Signatures`.
+        options: of the export.
         image_size: (height, width); None for the model's own, "any" for all that its scales divide.
         max_pixels: the most of height times width where any size is taken.
     """
@@ -31,8 +30,7 @@ class ImageSignatures(NormalSignatures):
     def __init__(
         self,
         model: ImageRealNVP,
-        bfloat16_weights: bool,
-        strict: bool,
+        options: Options,
         image_size: ImageSize,
         max_pixels: int,
     ) -> None:
@@ -46,7 +44,7 @@ class ImageSignatures(NormalSignatures):
                 )
             height, width = image_size
             model.checked_image_shape((height, width, channels))
-        super().__init__(model, bfloat16_weights, strict, shape=[height, width, channels])
+        super().__init__(model, options, [height, width, channels])
         self._max_pixels, self._divisor = max_pixels, 2 ** (model.num_scales - 1)
         self.units = {
             "images": f"uint8, 0..{model.levels - 1}; PNG and JPEG files 0..255",

@@ -1,7 +1,7 @@
 """The functions that a model is served by: one a signature, which checks its inputs itself."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,14 @@ Label = tf.Tensor | None
 _OVERFLOWS = "are too far from what the model was trained on: numbers overflow"
 
 
+class Options(NamedTuple):
+    """What an export asks for; `export_saved_model` documents it."""
+
+    bfloat16_weights: bool = False
+    strict: bool = False
+    static_batch: int | None = None
+
+
 class Signatures:
     """The functions that any `FlowModel` is served by, made of its event shape.
 
@@ -26,8 +34,7 @@ class Signatures:
 
     Args:
         model: to be served.
-        bfloat16_weights: whether kernels are stored in bfloat16.
-        strict: whether a row that cannot be answered fails the request.
+        options: of the export.
         shape: of a row of data, with None for any size; None for the model's own.
 
     Attributes:
@@ -47,12 +54,11 @@ class Signatures:
     def __init__(
         self,
         model: FlowModel,
-        bfloat16_weights: bool = False,
-        strict: bool = False,
+        options: Options,
         shape: list[int | None] | None = None,
     ) -> None:
-        self._model, self._strict = model, strict
-        self._stored = StoredWeights(model, bfloat16_weights)
+        self._model, self._options = model, options
+        self._stored = StoredWeights(model, options.bfloat16_weights)
         self.weights = self._stored.variables
         flow = model.flow
         latent_shape = flow.distribution.event_shape.as_list() if shape is None else shape
@@ -77,6 +83,9 @@ class Signatures:
             self._label = {"label": rows("label", [model.context_size], tf.float32)}
         for inputs in self.inputs.values():
             inputs |= self._label
+        if options.static_batch:
+            # Converters want functions inlined.
+            return
         # Two signatures need each of these: a function of its own is in the graph only once.
         self._scores = tf.function(self._scores)
         self._forward = tf.function(self._forward)
@@ -87,6 +96,9 @@ class Signatures:
         TensorFlow's oneDNN convolution of no rows has the wrong channels, so a row is put in then,
         and its answer is left out.
         """
+
+        if self._options.static_batch:
+            return self._static(name, self._options.static_batch)
 
         def signature(**inputs: tf.Tensor) -> Tensors:
             inputs = checked(inputs, self.inputs[name])
@@ -102,9 +114,23 @@ class Signatures:
         specs = {key: tf.TensorSpec(None, spec.dtype, spec.name) for key, spec in given}
         return tf.function(signature, autograph=False).get_concrete_function(**specs)
 
-    def answer(self, name: str, inputs: Tensors, count: tf.Tensor) -> Tensors:
+    def _static(self, name: str, count: int) -> tf.types.experimental.ConcreteFunction:
+        """The signature for converters: all shapes are known, and there are no texts."""
+
+        def signature(**inputs: tf.Tensor) -> Tensors:
+            return self.answer(name, inputs, count)
+
+        signature.__name__ = name
+        specs = {
+            key: tf.TensorSpec([count, *spec.shape[1:]], spec.dtype, key)
+            for key, spec in self.inputs[name].items()
+        }
+        return tf.function(signature, autograph=False).get_concrete_function(**specs)
+
+    def answer(self, name: str, inputs: Tensors, count: tf.Tensor | int) -> Tensors:
         """The outputs of a signature, by name, for inputs of `count` rows, one at least."""
-        faults = Faults(count, self._strict)
+        texts = self._options.static_batch is None
+        faults = Faults(count, self._options.strict, texts)
         if "label" in inputs:
             inputs = {**inputs, "label": self._checked_label(faults, inputs["label"])}
         return faults.answered(getattr(self, name)(faults, **inputs))
@@ -252,8 +278,10 @@ class Signatures:
 class NormalSignatures(Signatures):
     """The functions of a model whose latents are standard normal, up to a mean of each label."""
 
-    def __init__(self, model: FlowModel, *args: bool, **kwargs: list[int | None]) -> None:
-        super().__init__(model, *args, **kwargs)
+    def __init__(
+        self, model: FlowModel, options: Options, shape: list[int | None] | None = None
+    ) -> None:
+        super().__init__(model, options, shape)
         label = list(self._label.values())
         # `SavedModel` draws by it.
         self.latent_mean = tf.function(lambda y=None: self._base_mean(y), input_signature=label)
