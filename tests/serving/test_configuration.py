@@ -10,6 +10,8 @@ import re
 import shutil
 import socket
 import subprocess
+import time
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -150,15 +152,50 @@ def test_a_real_server_answers(tmp_path):
         images = next(iter(tfnvp.data.load("digits", "test", 4)))
         for address in urls:
             client = Client(address, "digits", "stable", timeout=60, retries=20)
-            np.testing.assert_allclose(client.log_prob(images), model.log_prob(images), rtol=1e-4)
+            scores = model.log_prob(images).numpy()
+            np.testing.assert_allclose(client.log_prob(images), scores, rtol=1e-4)
             np.testing.assert_array_equal(client.decode(client.encode(images)), images)
             assert client.sample([1, 2]).shape == (2, 8, 8, 1)
             with pytest.raises(ServingError, match="images must"):
                 client.log_prob(images[:, :4])
+            # More rows than a batch are cut, none are not sent, and faults stay with their rows.
+            many = np.concatenate([images] * 20)
+            np.testing.assert_allclose(client.log_prob(many), np.tile(scores, 20), rtol=1e-4)
+            assert client.log_prob(images[:0]).shape == (0,)
+            many[5] = 99
+            with pytest.raises(ServingError, match="row 5: images must have values") as caught:
+                client.log_prob(many)
+            others = np.delete(caught.value.answers, 5)
+            np.testing.assert_allclose(others, np.delete(np.tile(scores, 20), 5), rtol=1e-4)
+            asked = neighbours(client, images, scores)
+            assert min(asked) > 10
     finally:
         if process:
             process.terminate()
             process.wait()
+
+
+def neighbours(client, images, scores):
+    """How often good and bad callers asked side by side for 3 s; each good answer is looked at."""
+    end, asked = time.monotonic() + 3, [0, 0]
+
+    def good():
+        while time.monotonic() < end:
+            np.testing.assert_allclose(client.log_prob(images), scores, rtol=1e-4)
+            asked[0] += 1
+
+    def bad():
+        while time.monotonic() < end:
+            with pytest.raises(ServingError):
+                client.log_prob([b"text"])
+            with pytest.raises(ServingError):
+                client.log_prob(images + 17)
+            asked[1] += 1
+
+    with futures.ThreadPoolExecutor(6) as pool:
+        for work in [pool.submit(call) for call in (good, good, good, good, bad, bad)]:
+            work.result()
+    return asked
 
 
 def _free_port():

@@ -89,7 +89,9 @@ class ServedModel:
             outputs = self._functions[signature](**tensors)
             return {key: x.numpy() for key, x in outputs.items()}
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
-            raise Refused("INVALID_ARGUMENT", one_line(error)) from error
+            # What comes before is Python's, and no server has it.
+            message = one_line(error).rpartition("<stack traces unavailable> ")[2]
+            raise Refused("INVALID_ARGUMENT", message) from error
         except tf.errors.OpError as error:
             raise Refused("INTERNAL", one_line(error)) from error
 
