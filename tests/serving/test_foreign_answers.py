@@ -118,5 +118,5 @@ def test_a_small_answer_that_declares_a_huge_shape_takes_no_memory():
     with pytest.raises(ServingError, match="declares the shape"):
         by_grpc._outputs(response)
     tensor.dtype = 9
-    with pytest.raises(ServingError, match="log_prob has the dtype 9"):
+    with pytest.raises(ServingError, match="log_prob has the dtype 9 and not 1"):
         by_grpc._outputs(response)

@@ -1,6 +1,7 @@
 """`tfnvp promote` and `tfnvp rollback` edit models.config."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,10 @@ def test_a_file_that_is_none_or_cannot_be_written_is_left_alone(room, monkeypatc
     monkeypatch.setattr(atomic_file.os, "replace", full)
     assert run(room, "promote", "digits", "2").exit_code == 2
     assert (room / "models.config").read_text() == SHIPPED.read_text()
+
+
+def test_without_the_extra_the_command_says_so(room, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.config", None)
+    result = run(room, "rollback", "digits")
+    assert result.exit_code == 2 and "the extra `serving` is needed" in result.output
+    assert result.output.count("\n") == 1

@@ -115,16 +115,17 @@ def _array(name: str, tensor: Any) -> np.ndarray:
     """
     from tensorflow.core.framework import types_pb2
 
-    fields = {
+    wanted = {"images": types_pb2.DT_UINT8, "error": types_pb2.DT_STRING}
+    wanted = wanted.get(name, types_pb2.DT_FLOAT)
+    if tensor.dtype != wanted:
+        raise foreign(f"{name} has the dtype {tensor.dtype} and not {wanted}")
+    is_text = tensor.dtype == types_pb2.DT_STRING
+    values, dtype = {
         types_pb2.DT_FLOAT: (tensor.float_val, np.dtype(np.float32)),
         types_pb2.DT_UINT8: (tensor.int_val, np.dtype(np.uint8)),
         types_pb2.DT_STRING: (tensor.string_val, np.dtype(object)),
-    }
-    if tensor.dtype not in fields:
-        raise foreign(f"{name} has the dtype {tensor.dtype}")
+    }[wanted]
     shape = [dim.size for dim in tensor.tensor_shape.dim]
-    values, dtype = fields[tensor.dtype]
-    is_text = tensor.dtype == types_pb2.DT_STRING
     if tensor.tensor_content and not is_text:
         content = tensor.tensor_content
         count = len(content) / dtype.itemsize

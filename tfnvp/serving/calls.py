@@ -67,7 +67,9 @@ class Call:
             x = outputs[name]
         if x.dtype.kind not in "fiu":
             raise foreign(f"{name} must be numbers, got dtype {x.dtype}")
-        wanted = (len(self), *(self.row_shape or x.shape[1:]))
+        # Data of events that are no vectors need not have the shape of its latents.
+        known = self.row_shape is not None and name != "data"
+        wanted = (len(self), *(self.row_shape if known else x.shape[1:]))
         if x.shape != wanted:
             raise foreign(f"{name} must have the shape {wanted}, got {x.shape}")
         if name == "images":
@@ -128,15 +130,15 @@ def encode(x: ArrayLike, labels: ArrayLike | None) -> Call:
     """The call for the latents of data."""
     data = _data(x)
     ((name, rows),) = data.items()
-    # Of other models the shape of latents need not be that of the data.
-    shape = None if name == "data" else rows.shape[1:]
+    # The latents of other models need not have the shape of the data.
+    shape = rows.shape[1:] if name == "images" else None
     return Call("encode", _labelled(data, labels), "latents", shape)
 
 
 def decode(latents: ArrayLike, labels: ArrayLike | None) -> Call:
     """The call for the data of latents."""
     rows = _floats("latents", latents)
-    shape = rows.shape[1:] if rows.ndim in (2, 4) else None
+    shape = rows.shape[1:] if rows.ndim == 4 else None
     return Call("decode", _labelled({"latents": rows}, labels), None, shape)
 
 
@@ -166,9 +168,9 @@ def sample(seeds: ArrayLike, temperature: ArrayLike, labels: ArrayLike | None) -
 def of_a_row(call: Call) -> Call | None:
     """A call of one row to ask in place of one that has none; None if its answer is known.
 
-    The data of no latents and of no seeds has a shape and a dtype that only the model knows.
+    Only the model knows the shape and the dtype of the data of no latents and of no seeds.
     """
-    if len(call) or call.output is not None:
+    if len(call) or (call.output is not None and call.row_shape is not None):
         return None
     inputs = {name: np.zeros((1, *x.shape[1:]), x.dtype) for name, x in call.inputs.items()}
     return Call(call.signature, inputs, call.output, call.row_shape)
