@@ -93,7 +93,7 @@ def attempted(
 
 
 def _text(shown: tf.Tensor) -> tf.Tensor:
-    text = tf.strings.as_string(shown)
+    text = tf.strings.as_string(shown, shortest=shown.dtype.is_floating)
     return tf.strings.reduce_join(text, axis=1, separator=" x ") if text.shape.rank == 2 else text
 
 
