@@ -141,7 +141,8 @@ def test_a_strict_export_fails_the_request_for_a_row(model, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return tfnvp.export_saved_model(
+    room = tmp_path_factory.mktemp("export")
+    return tfnvp.export_saved_model(model, room, ["log_prob", "sample"])
         model, tmp_path_factory.mktemp("export"), ["log_prob", "sample"]
     )
 
