@@ -143,8 +143,6 @@ def test_a_strict_export_fails_the_request_for_a_row(model, tmp_path):
 def exported(model, tmp_path_factory):
     room = tmp_path_factory.mktemp("export")
     return tfnvp.export_saved_model(model, room, ["log_prob", "sample"])
-        model, tmp_path_factory.mktemp("export"), ["log_prob", "sample"]
-    )
 
 
 def test_the_loaded_export_names_a_row_that_it_cannot_answer(exported):
