@@ -18,7 +18,7 @@ _OPTIONS = (
 
 
 class _Stub:
-    """What both ways share: the channel, requests and answers."""
+    """The channel, requests and answers, which both ways share."""
 
     def __init__(self, place: Place) -> None:
         try:

@@ -10,7 +10,7 @@ SCORES = ("log_prob", "bits_per_dim")
 
 
 class Faults:
-    """What is wrong with each row of a request, if anything is.
+    """The faults of a request's rows, of which each is told its own.
 
     A server puts the rows of several callers into one run of the graph, where an assertion would
     fail them all for the fault of one.

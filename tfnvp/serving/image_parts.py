@@ -18,7 +18,7 @@ Walked = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 def about_parts(file: tf.Tensor, is_png: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """What a file's parts tell: whether they end, the orientation, whether there is a tRNS chunk.
+    """Reads in a file's parts whether they end, the orientation, and whether one is tRNS.
 
     These are bool [], false for more than 20000 parts; int32 [] in 1..8; and bool [].
 

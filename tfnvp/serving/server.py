@@ -89,7 +89,7 @@ class ServedModel:
             outputs = self._functions[signature](**tensors)
             return {key: x.numpy() for key, x in outputs.items()}
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
-            # What comes before is Python's, and no server has it.
+            # Python puts a preamble before it, which no server has.
             message = one_line(error).rpartition("<stack traces unavailable> ")[2]
             raise Refused("INVALID_ARGUMENT", message) from error
         except tf.errors.OpError as error:

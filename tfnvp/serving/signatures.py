@@ -19,7 +19,7 @@ _OVERFLOWS = "are too far from what the model was trained on: numbers overflow"
 
 
 class Options(NamedTuple):
-    """What an export asks for; `export_saved_model` documents it."""
+    """The options of an export, which `export_saved_model` documents."""
 
     bfloat16_weights: bool = False
     strict: bool = False
@@ -202,7 +202,7 @@ class Signatures:
         # Samples are made in full precision, as by decode: in bfloat16 they depend on their batch.
         return {self.data: self._finite_data(faults, self._shifted(z, label), label)}
 
-    # What they share.
+    # Parts that they share.
 
     def _finite_scores(self, faults: Faults, x: tf.Tensor, label: Label) -> Tensors:
         scores = self._scores(x, label)
@@ -241,7 +241,7 @@ class Signatures:
             label, encoding.valid(label), f"label must be {encoding.classes}, got", label
         )
 
-    # What a kind of models has its own way in.
+    # Parts that each kind of models has in its own way.
 
     def _name_of_data(self) -> str:
         return "vectors" if len(self._shape) == 1 else "data"
