@@ -202,6 +202,13 @@ def test_any_flow_model_is_exported_by_its_event_shape(randomize, tmp_path):
     scores = served["log_prob"](data=x, label=labels)
     np.testing.assert_allclose(scores["log_prob"], model.log_prob(x, labels), rtol=1e-5)
     np.testing.assert_allclose(scores["bits_per_dim"], model.bits_per_dim(x, labels), rtol=1e-5)
+    far = served["log_prob"](
+        data=tf.tensor_scatter_nd_update(x, [[1]], [1e30 + x[1]]), label=labels
+    )
+    told = "data are too far from what the model was trained on: numbers overflow"
+    assert [text.decode() for text in far["error"].numpy()] == ["", told, "", "", ""]
+    assert np.isnan(far["log_prob"][1]) and np.isnan(far["bits_per_dim"][1])
+    np.testing.assert_allclose(np.delete(far["log_prob"], 1), np.delete(scores["log_prob"], 1))
     latents = served["encode"](data=x, label=labels)["latents"]
     np.testing.assert_allclose(latents, model.encode(x, labels), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
