@@ -173,50 +173,53 @@ def test_warm_up_has_requests_of_1_8_and_64_rows_that_are_answered(exported):
 # Any other flow.
 
 
-class Reshaped(tfnvp.FlowModel):
-    """Data [2, 2] of latents [4] that are not normal."""
+class Laplacian(tfnvp.FlowModel):
+    """Vectors whose latents are not normal."""
 
     def build_distribution(self):
         mask = tfnvp.masks.ChannelHalves(0, event_ndims=1)
         coupling = tfnvp.bijectors.AffineCoupling(mask, tfnvp.layers.DenseNetwork(2, [8]))
-        base = tfd.Independent(self.base(tf.ones(4), 0.7), 1)
-        return tfd.TransformedDistribution(base, tfb.Chain([tfb.Reshape([2, 2]), coupling]))
+        base = tfd.Independent(tfd.Laplace(tf.ones(4), 0.7), 1)
+        return tfd.TransformedDistribution(base, coupling)
 
 
-class Mean(Reshaped):
-    base = tfd.Laplace
+class NoMean(tfnvp.FlowModel):
+    """Data [2, 2, 3] whose latents have no mean."""
 
-
-class NoMean(Reshaped):
-    base = tfd.Cauchy
+    def build_distribution(self):
+        mixing = tfnvp.bijectors.InvertibleConv1x1()
+        base = tfd.Independent(tfd.Cauchy(tf.ones([2, 2, 3]), 0.7), 3)
+        return tfd.TransformedDistribution(base, mixing)
 
 
 def test_any_flow_model_is_exported_by_its_event_shape(randomize, tmp_path):
-    model = Mean(num_classes=2, conditional_base=True)
+    model = Laplacian(num_classes=2, conditional_base=True)
     model.build()
     randomize(model)
     path = tfnvp.export_saved_model(model, tmp_path)
     served = tf.saved_model.load(str(path)).signatures
-    x = tf.random.stateless_normal([5, 2, 2], seed=(1, 2))
+    x = tf.random.stateless_normal([5, 4], seed=(1, 2))
     labels = tf.constant([0, 1, 1, 0, 1], tf.int64)
-    scores = served["log_prob"](data=x, label=labels)
+    scores = served["log_prob"](vectors=x, label=labels)
     np.testing.assert_allclose(scores["log_prob"], model.log_prob(x, labels), rtol=1e-5)
     np.testing.assert_allclose(scores["bits_per_dim"], model.bits_per_dim(x, labels), rtol=1e-5)
     far = served["log_prob"](
-        data=tf.tensor_scatter_nd_update(x, [[1]], [1e30 + x[1]]), label=labels
+        vectors=tf.tensor_scatter_nd_update(x, [[1]], [1e30 + x[1]]), label=labels
     )
-    told = "data are too far from what the model was trained on: numbers overflow"
+    told = "vectors are too far from what the model was trained on: numbers overflow"
     assert [text.decode() for text in far["error"].numpy()] == ["", told, "", "", ""]
     assert np.isnan(far["log_prob"][1]) and np.isnan(far["bits_per_dim"][1])
     np.testing.assert_allclose(np.delete(far["log_prob"], 1), np.delete(scores["log_prob"], 1))
-    latents = served["encode"](data=x, label=labels)["latents"]
+    latents = served["encode"](vectors=x, label=labels)["latents"]
     np.testing.assert_allclose(latents, model.encode(x, labels), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
-        served["decode"](latents=latents, label=labels)["data"], x, atol=1e-5
+        served["decode"](latents=latents, label=labels)["vectors"], x, atol=1e-5
     )
     seeds, temperatures = tf.range(5, dtype=tf.int64), tf.constant([0.0, 0.0, 1.0, 1.0, 0.5])
-    drawn = served["sample"](seed=seeds, temperature=temperatures, label=labels)["data"].numpy()
-    again = served["sample"](seed=seeds[2:3], temperature=[1.0], label=labels[2:3])["data"]
+    drawn = served["sample"](seed=seeds, temperature=temperatures, label=labels)["vectors"].numpy()
+    again = served["sample"](seed=seeds[2:3], temperature=temperatures[2:3], label=labels[2:3])[
+        "vectors"
+    ]
     np.testing.assert_allclose(again[0], drawn[2], rtol=1e-5)
     # At temperature 0 there is the mean alone, of each label's base.
     means = [model.distribution_for(labels=y).distribution.mean() for y in (0, 1)]
@@ -224,7 +227,7 @@ def test_any_flow_model_is_exported_by_its_event_shape(randomize, tmp_path):
         expected = model.decode(means[row][None], row)[0]
         np.testing.assert_allclose(drawn[row], expected, rtol=1e-4, atol=1e-5)
     loaded = tfnvp.serving.SavedModel(path)
-    assert (loaded.data, loaded.event_shape) == ("data", (2, 2))
+    assert (loaded.data, loaded.event_shape) == ("vectors", (4,))
     np.testing.assert_allclose(loaded.log_prob(x, labels), scores["log_prob"])
     with pytest.raises(ValueError, match="call its signature `sample`"):
         loaded.sample(3, labels=0)
@@ -234,9 +237,14 @@ def test_a_flow_whose_base_has_no_mean_is_sampled_at_temperature_1_alone(randomi
     model = NoMean()
     model.build()
     randomize(model)
-    path = tfnvp.export_saved_model(model, tmp_path, ["sample"])
-    served = tf.saved_model.load(str(path)).signatures["sample"]
-    answer = served(seed=tf.constant([1, 2], tf.int64), temperature=[1.0, 0.5])
+    path = tfnvp.export_saved_model(model, tmp_path, ["log_prob", "sample"])
+    served = tf.saved_model.load(str(path)).signatures
+    x = tf.random.stateless_normal([3, 2, 2, 3], seed=(1, 2))
+    scores = served["log_prob"](data=x)["log_prob"]
+    np.testing.assert_allclose(scores, model.log_prob(x), rtol=1e-5)
+    answer = served["sample"](
+        seed=tf.constant([1, 2], tf.int64), temperature=tf.constant([1.0, 0.5])
+    )
     errors = [text.decode() for text in answer["error"].numpy()]
     assert errors == ["", "temperature must be 1, for the base distribution has no mean, got 0.5"]
     assert answer["data"].numpy()[0].any() and not answer["data"].numpy()[1].any()
