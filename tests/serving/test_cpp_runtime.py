@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -166,7 +165,9 @@ def _kernels_as_stored(model):
 
 def _vectors(randomize, **options):
     model = tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=(4,), **options)
-    return randomize(model)
+    # Scores are compared in bits: weights of other seeds send a row 340 nats out, where float32 has
+    # no more than seven steps within what is asked for.
+    return randomize(model, seed=1)
 
 
 # The model of `tiny_model` and `randomize`, options of the export, and what `Served` takes besides.
@@ -203,8 +204,6 @@ EXPORTED = {
 
 @pytest.fixture(scope="module", params=[*EXPORTED, "digits", "cifar10_small"])
 def served(request, tiny_model, randomize, tmp_path_factory):
-    # This comes before the seed that each test sets, and permutations are drawn by it.
-    keras.utils.set_random_seed(0)
     if request.param not in EXPORTED:
         model = tfnvp.ImageRealNVP.from_preset(request.param, load_weights=True)
         # The small model of CIFAR-10 is large enough that 64 rows are most of this file's time.
