@@ -78,7 +78,7 @@ def export_saved_model(
             `image_size` is "any"; None for 4 megapixels.
         strict: whether a row that cannot be answered is an InvalidArgument too, which fails all
             rows that a server puts together with it; there is no `error` then.
-        static_batch: the number of rows of all inputs, for converters to TFLite, ONNX and others:
+        static_batch: the number of rows of all inputs, for converters such as TFLite's:
             `log_prob`, `encode` and `decode` with all shapes known, and no `error`, of which a
             fault leaves NaN or zeros alone. None for any number, as TF Serving wants it.
 
