@@ -130,6 +130,16 @@ class FlowDistribution(TransformedDistribution):
         return not kwargs and None not in ranks and is_injective(self.bijector)
 
 
+def mean_or_none(base: tfd.Distribution) -> tf.Tensor | None:
+    """Gives the mean of a distribution, or None where it has none that is finite."""
+    try:
+        with tf.init_scope():
+            has_mean = tf.reduce_all(tf.math.is_finite(base.mean()))
+    except (NotImplementedError, ValueError, tf.errors.InvalidArgumentError):
+        return None
+    return base.mean() if has_mean else None
+
+
 def _reach(dtype: tf.DType, power: float) -> float:
     """Gives the largest number of a type to a power less than 1, from which to keep a distance."""
     # In float16 there is no distance to keep.

@@ -40,11 +40,12 @@ def library(directory):
         "GraphOperationByName",
         "AllocateTensor",
         "TensorData",
+        "StringGetDataPointer",
     ):
         getattr(tf, f"TF_{name}").restype = P
     tf.TF_Message.restype = ctypes.c_char_p
     tf.TF_Dim.restype = ctypes.c_int64
-    tf.TF_TensorByteSize.restype = ctypes.c_size_t
+    tf.TF_TensorByteSize.restype = tf.TF_StringGetSize.restype = ctypes.c_size_t
     return tf
 
 
@@ -112,11 +113,24 @@ class Session:
     def _array(self, tensor):
         tf = self.tf
         shape = [tf.TF_Dim(tensor, i) for i in range(tf.TF_NumDims(tensor))]
+        if tf.TF_TensorType(tensor) == STRING:
+            return self._texts(tensor, shape)
         size = tf.TF_TensorByteSize(tensor)
         buffer = ctypes.string_at(tf.TF_TensorData(tensor), size) if size else b""
         array = np.frombuffer(buffer, DTYPES[tf.TF_TensorType(tensor)]).reshape(shape)
         tf.TF_DeleteTensor(tensor)
         return array
+
+    def _texts(self, tensor, shape):
+        tf, first = self.tf, self.tf.TF_TensorData(tensor)
+        texts = np.empty(int(np.prod(shape)), object)
+        for i in range(len(texts)):
+            place = P(first + TSTRING_SIZE * i)
+            size = tf.TF_StringGetSize(place)
+            pointer = tf.TF_StringGetDataPointer(place)
+            texts[i] = ctypes.string_at(pointer, size).decode() if size else ""
+        tf.TF_DeleteTensor(tensor)
+        return texts.reshape(shape)
 
 
 def close(job_result, expected):
@@ -125,8 +139,12 @@ def close(job_result, expected):
     if not isinstance(job_result, list):
         return False
     for a, b in zip(job_result, expected, strict=True):
+        if a.dtype == object:
+            if a.shape != b.shape or not np.array_equal(a, b):
+                return False
+            continue
         atol = 1 if a.dtype == np.uint8 else 1e-3
-        if a.shape != b.shape or not np.allclose(a.astype(float), b, 1e-4, atol):
+        if a.shape != b.shape or not np.allclose(a.astype(float), b, 1e-4, atol, True):
             return False
     return True
 

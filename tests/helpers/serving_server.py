@@ -1,50 +1,40 @@
-"""A small server of a loaded SavedModel, for tests: PredictionService by gRPC, Predict by REST."""
+"""A served SavedModel for tests: by gRPC and, as `tfnvp serve` does, by REST."""
 
-import base64
 import contextlib
-import json
+import socket
 import threading
+import time
 from concurrent import futures
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
-import numpy as np
 import tensorflow as tf
+import uvicorn
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-_HTTP = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503}
+from tfnvp.serving import server
 
 
-class Refused(Exception):
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
-
-
-class Model:
-    """What both servers ask; `failures` are codes to answer with first, `seen` what was asked."""
+class Model(server.ServedModel):
+    """A model whose `failures` are codes to answer with first, and `seen` what was asked."""
 
     def __init__(self, path, name):
-        self.loaded = tf.saved_model.load(str(path))
-        self.name = name
+        super().__init__(path, name)
         self.failures, self.seen = [], []
         self.delay = threading.Event()
         self.slow = 0.0
+        self._asked = None
 
-    def predict(self, name, version, signature, inputs):
-        self.seen.append((name, version, signature))
+    def find(self, name, version):
+        self._asked = name, version
+        super().find(name, version)
+
+    def predict(self, signature, inputs):
+        rows = len(next(iter(inputs.values()), ()))
+        self.seen.append((*self._asked, signature, rows))
         self.delay.wait(self.slow)
         if self.failures:
-            raise Refused(self.failures.pop(0), "busy")
-        if name != self.name or version not in (None, 1, "stable"):
-            raise Refused("NOT_FOUND", f"Servable not found for request: {name}")
-        function = self.loaded.signatures[signature]
-        specs = function.structured_input_signature[1]
-        try:
-            tensors = {key: tf.constant(value, specs[key].dtype) for key, value in inputs.items()}
-            return {key: value.numpy() for key, value in function(**tensors).items()}
-        except tf.errors.InvalidArgumentError as error:
-            raise Refused("INVALID_ARGUMENT", error.message) from None
+            raise server.Refused(self.failures.pop(0), "busy")
+        return super().predict(signature, inputs)
 
 
 @contextlib.contextmanager
@@ -54,58 +44,85 @@ def serve(model):
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):
             spec = request.model_spec
-            version = spec.version_label or (spec.version.value or None)
             inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
             try:
-                outputs = model.predict(spec.name, version, spec.signature_name, inputs)
-            except Refused as refused:
+                model.find(spec.name, spec.version_label or (spec.version.value or None))
+                outputs = model.predict(spec.signature_name, inputs)
+            except server.Refused as refused:
                 context.abort(grpc.StatusCode[refused.code], str(refused))
             response = predict_pb2.PredictResponse()
             for key, value in outputs.items():
                 response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
             return response
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            place, _, verb = self.path.partition(":")
-            _, _, _, name, *rest = place.split("/")
-            version = (int(rest[1]) if rest[0] == "versions" else rest[1]) if rest else None
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            inputs = {key: np.array(_unpacked(x)) for key, x in body["inputs"].items()}
-            try:
-                assert verb == "predict"
-                outputs = model.predict(name, version, body["signature_name"], inputs)
-                outputs = {key: value.tolist() for key, value in outputs.items()}
-                # One output comes without its name.
-                status, answer = 200, outputs
-                if len(outputs) == 1:
-                    (answer,) = outputs.values()
-                answer = {"outputs": answer}
-            except Refused as refused:
-                status, answer = _HTTP[refused.code], {"error": str(refused)}
-            self.send_response(status)
-            self.end_headers()
-            with contextlib.suppress(BrokenPipeError):
-                self.wfile.write(json.dumps(answer).encode())
-
-        def log_message(self, *args):
-            pass
-
-    server = grpc.server(futures.ThreadPoolExecutor(4))
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
+    by_grpc = grpc.server(futures.ThreadPoolExecutor(4))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), by_grpc)
+    port = by_grpc.add_insecure_port("127.0.0.1:0")
+    by_grpc.start()
     try:
-        yield f"grpc://127.0.0.1:{port}", f"http://127.0.0.1:{web.server_port}"
+        with rest(model) as address:
+            yield f"grpc://127.0.0.1:{port}", address
     finally:
-        server.stop(None)
-        web.shutdown()
-        web.server_close()
+        by_grpc.stop(None)
 
 
-def _unpacked(x):
-    if isinstance(x, list) and x and isinstance(x[0], dict):
-        return [base64.b64decode(item["b64"]) for item in x]
-    return x
+@contextlib.contextmanager
+def rest(model, **tls):
+    """Yields the address of REST; with files of a certificate and its key by https."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(server.application(model), log_level="warning", **tls)
+    web = uvicorn.Server(config)
+    thread = threading.Thread(target=web.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not web.started:
+        time.sleep(0.01)
+    try:
+        yield f"http{'s' if tls else ''}://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        web.should_exit = True
+        thread.join()
+
+
+@contextlib.contextmanager
+def raw(*answers, drip=0.0):
+    """A server of HTTP that sends these bytes, one answer a request and the last one for ever.
+
+    With `drip` it sends a byte at a time, so many seconds apart. Yields its address and a list to
+    which the times of requests are added.
+    """
+    listening, asked, left = socket.create_server(("127.0.0.1", 0)), [], list(answers)
+
+    def answer(connection):
+        with connection, contextlib.suppress(OSError):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(65536)
+            head, _, body = head.partition(b"\r\n\r\n")
+            (length,) = (x for x in head.lower().split(b"\r\n") if x.startswith(b"content-length"))
+            while len(body) < int(length.split(b":")[1]):
+                body += connection.recv(65536)
+            asked.append(time.monotonic())
+            sent = left.pop(0) if len(left) > 1 else left[0]
+            if not drip:
+                connection.sendall(sent)
+                return
+            for byte in sent:
+                connection.sendall(bytes([byte]))
+                time.sleep(drip)
+
+    def work():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=listening.accept()[:1], daemon=True).start()
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", asked
+    finally:
+        listening.close()
+
+
+def http(status, body=b"", *headers):
+    """The bytes of an answer of HTTP."""
+    lines = [f"HTTP/1.1 {status} Words", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body

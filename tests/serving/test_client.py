@@ -1,38 +1,29 @@
-"""The client against a small server; the server's configuration against the published protos.
+"""The clients against a small server by gRPC, and `tfnvp serve` by REST."""
 
-A real server is asked too, where `tensorflow_model_server` is on the PATH or TF_SERVING_URL names
-one (grpc://host:8500 or http://host:8501) that serves saved_models/ by serving/models.config.
-"""
-
-import os
-import shutil
-import socket
+import ssl
 import subprocess
-import sys
 import time
-from pathlib import Path
+from concurrent import futures
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfnvp
-from tfnvp.serving import Client, ServingError
+from tfnvp.serving import Client, ServingError, calls
 
 pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from tensorflow_serving.config import model_server_config_pb2
-
-sys.path.insert(0, str(Path(__file__).parent))
+import grpc
 from helpers import serving_server
+from helpers.awaited import KINDS, Blocking
 
-ROOT = Path(__file__).parents[2]
 IMAGES = np.random.default_rng(0).integers(0, 17, (3, 4, 4, 1), dtype=np.uint8)
+LABELS = np.array([0, 2, -1])
 
 
 @pytest.fixture(scope="module")
 def flow(tiny_model):
-    return tiny_model((4, 4, 1), levels=17)
+    return tiny_model((4, 4, 1), levels=17, num_classes=3, label_dropout=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -48,77 +39,216 @@ def url(request, server):
     return getattr(server, request.param)
 
 
-def test_answers_are_the_models(url, flow):
-    client = Client(url, "tiny")
-    np.testing.assert_allclose(client.log_prob(IMAGES), flow.log_prob(IMAGES), rtol=1e-5)
-    np.testing.assert_allclose(client.bits_per_dim(IMAGES), flow.bits_per_dim(IMAGES), rtol=1e-5)
-    latents = client.encode(IMAGES)
-    np.testing.assert_allclose(latents, flow.encode(IMAGES), atol=1e-4)
-    decoded = client.decode(latents)
+def log_prob(flow, images, labels):
+    """log p(x | y), and p(x) for labels of -1, a row at a time."""
+    pairs = zip(images, labels, strict=True)
+    return [float(flow.log_prob(x[None], None if y < 0 else y)[0]) for x, y in pairs]
+
+
+@KINDS
+def test_answers_are_the_models(url, flow, kind):
+    client = kind(url, "tiny")
+    expected = log_prob(flow, IMAGES, LABELS)
+    np.testing.assert_allclose(client.log_prob(IMAGES, LABELS), expected, rtol=1e-5)
+    one = client.bits_per_dim(IMAGES, labels=1)
+    np.testing.assert_allclose(one, flow.bits_per_dim(IMAGES, 1), rtol=1e-5)
+    latents = client.encode(IMAGES, labels=1)
+    np.testing.assert_allclose(latents, flow.encode(IMAGES, 1), atol=1e-4)
+    decoded = client.decode(latents, labels=1)
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, IMAGES)
-    drawn = client.sample([5, 6, 5], temperature=0.7)
+    drawn = client.sample([5, 6, 5], temperature=0.7, labels=1)
     assert drawn.shape == (3, 4, 4, 1)
     np.testing.assert_allclose(drawn[0].astype(int), drawn[2], atol=1)
     files = [tf.io.encode_png(image * 15 + 8).numpy() for image in IMAGES]
-    expected = flow.log_prob(((IMAGES.astype(int) * 15 + 8) * 17 // 256).astype("uint8"))
-    np.testing.assert_allclose(client.log_prob(files), expected, rtol=1e-5)
+    levels = ((IMAGES.astype(int) * 15 + 8) * 17 // 256).astype("uint8")
+    expected = log_prob(flow, levels, LABELS)
+    np.testing.assert_allclose(client.log_prob(files, LABELS), expected, rtol=1e-5)
     client.close()
+    with pytest.raises(ServingError, match="CANCELLED: the client is closed"):
+        client.log_prob(IMAGES, 1)
 
 
-def test_errors_carry_the_servers_message(url):
-    client = Client(url, "tiny")
-    with pytest.raises(ServingError, match=r"images must have values 0\.\.16") as caught:
-        client.log_prob(IMAGES + 17)
-    assert caught.value.code == "INVALID_ARGUMENT"
-    with pytest.raises(ServingError, match="latents must be finite"):
-        client.decode(np.full((1, 4, 4, 1), np.nan))
+@KINDS
+def test_large_arrays_are_split_and_joined_in_order(url, flow, server, kind, monkeypatch):
+    monkeypatch.setattr(calls, "MOST_ROWS", 2)
+    images = np.concatenate([IMAGES, IMAGES[::-1], IMAGES[:1]])
+    labels = np.arange(7) % 3
+    server.seen.clear()
+    answer = kind(url, "tiny").log_prob(images, labels)
+    assert [seen[-1] for seen in server.seen] == [2, 2, 2, 1]
+    np.testing.assert_allclose(answer, log_prob(flow, images, labels), rtol=1e-5)
+
+
+@KINDS
+def test_what_is_wrong_with_rows_is_told_beside_the_answers_to_the_others(
+    url, flow, kind, monkeypatch
+):
+    monkeypatch.setattr(calls, "MOST_ROWS", 2)
+    images = np.concatenate([IMAGES, IMAGES[:1]])
+    images[1], images[3] = 99, 17
+    with pytest.raises(ServingError, match=r"row 1: images must have values 0..16, got up to 99"):
+        kind(url, "tiny").log_prob(images, 1)
+    with pytest.raises(ServingError, match=r"\(and 1 more rows\)") as caught:
+        kind(url, "tiny").log_prob(images, 1)
+    error = caught.value
+    assert error.code == "INVALID_ARGUMENT" and set(error.rows) == {1, 3}
+    assert error.rows[3] == "images must have values 0..16, got up to 17"
+    assert np.isnan(error.answers[[1, 3]]).all()
+    expected = log_prob(flow, images[[0, 2]], [1, 1])
+    np.testing.assert_allclose(error.answers[[0, 2]], expected, rtol=1e-5)
+    with pytest.raises(ServingError, match="row 0: image_bytes must hold PNG or JPEG files, got"):
+        kind(url, "tiny").log_prob([b"text"], 1)
+
+
+def test_no_rows_are_answered_without_asking_for_none(url, server):
+    client = Blocking(url, "tiny")
+    server.seen.clear()
+    assert client.log_prob(IMAGES[:0], 1).shape == client.bits_per_dim([], 1).shape == (0,)
+    assert client.encode(IMAGES[:0], 1).shape == (0, 4, 4, 1)
+    decoded = client.decode(np.zeros((0, 4, 4, 1)), 1)
+    assert decoded.shape == (0, 4, 4, 1) and decoded.dtype == np.uint8
+    assert client.sample([], labels=1).shape == (0, 4, 4, 1)
+    assert [seen[-1] for seen in server.seen] == [1, 1]
+
+
+@KINDS
+def test_errors_carry_the_servers_message(url, kind):
     with pytest.raises(ServingError, match="Servable not found") as caught:
-        Client(url, "other").log_prob(IMAGES)
-    assert caught.value.code == "NOT_FOUND"
+        kind(url, "other").log_prob(IMAGES)
+    assert caught.value.code == "NOT_FOUND" and caught.value.rows == {}
+    with pytest.raises(ServingError, match=r"INVALID_ARG.*images must be uint8 \[rows, 4, 4"):
+        kind(url, "tiny").log_prob(IMAGES[:, :3], 1)
 
 
-def test_what_is_unavailable_is_tried_again_and_nothing_else(url, server, flow):
+@KINDS
+def test_what_is_unavailable_is_tried_again_and_nothing_else(url, server, kind):
     server.seen.clear()
     server.failures[:] = ["UNAVAILABLE", "UNAVAILABLE"]
-    assert Client(url, "tiny").log_prob(IMAGES).shape == (3,)
+    assert kind(url, "tiny").log_prob(IMAGES, 1).shape == (3,)
     assert len(server.seen) == 3
     server.failures[:] = ["UNAVAILABLE"] * 2
     with pytest.raises(ServingError, match="UNAVAILABLE: busy"):
-        Client(url, "tiny", retries=1).log_prob(IMAGES)
+        kind(url, "tiny", retries=1).log_prob(IMAGES, 1)
     server.seen.clear()
     server.failures[:] = ["INVALID_ARGUMENT"]
-    with pytest.raises(ServingError, match="INVALID_ARGUMENT: busy"):
-        Client(url, "tiny").log_prob(IMAGES)
+    with pytest.raises(ServingError, match="INVALID_ARGUMENT: busy") as caught:
+        kind(url, "tiny").log_prob(IMAGES, 1)
     assert len(server.seen) == 1
+    if url.startswith("grpc"):
+        assert isinstance(caught.value.__cause__, grpc.RpcError)
 
 
-def test_the_deadline_ends_a_call(url, server, monkeypatch):
+@KINDS
+def test_the_deadline_ends_a_call(url, server, kind, monkeypatch):
     monkeypatch.setattr(server, "slow", 1.5)
     started = time.monotonic()
     with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
-        Client(url, "tiny", timeout=0.3).log_prob(IMAGES)
+        kind(url, "tiny", timeout=0.3).log_prob(IMAGES, 1)
     assert time.monotonic() - started < 1.2
 
 
 def test_versions_and_labels_are_asked_for(url, server):
     for version in (None, 1, "stable"):
-        Client(url, "tiny", version).log_prob(IMAGES)
-        assert server.seen[-1] == ("tiny", version, "log_prob")
+        Blocking(url, "tiny", version).log_prob(IMAGES, 1)
+        assert server.seen[-1] == ("tiny", version, "log_prob", 3)
+    for name, version in (("a/b:c", None), ("tiny", "of today/2")):
+        with pytest.raises(ServingError, match="NOT_FOUND"):
+            Blocking(url, name, version).log_prob(IMAGES, 1)
 
 
+@KINDS
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:1", "http://127.0.0.1:1"])
-def test_no_server_is_unavailable(url):
-    with pytest.raises(ServingError, match="UNAVAILABLE"):
-        Client(url, "tiny", timeout=2, retries=1).log_prob(IMAGES)
+def test_no_server_is_unavailable(url, kind):
+    with pytest.raises(ServingError, match="UNAVAILABLE") as caught:
+        kind(url, "tiny", timeout=2, retries=1).log_prob(IMAGES)
+    assert caught.value.__cause__ is not None
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """The files of a certificate of 127.0.0.1, signed by itself, and its key."""
+    room = tmp_path_factory.mktemp("tls")
+    files = room / "certificate.pem", room / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-out", files[0], "-keyout", files[1]]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    return files
+
+
+@KINDS
+def test_https_is_checked_against_the_ssl_context(server, certificate, kind):
+    tls = {"ssl_certfile": certificate[0], "ssl_keyfile": certificate[1]}
+    with serving_server.rest(server, **tls) as url:
+        context = ssl.create_default_context(cafile=certificate[0])
+        with pytest.raises(ServingError, match=r"UNAVAILABLE.*certificate verify failed"):
+            kind(url, "tiny", retries=0).log_prob(IMAGES, 1)
+        assert kind(url, "tiny", ssl_context=context).log_prob(IMAGES, 1).shape == (3,)
+
+
+@KINDS
+def test_grpcs_takes_credentials_and_headers_are_sent(certificate, kind):
+    seen = []
+
+    def answer(request, context):
+        seen.extend(context.invocation_metadata())
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    service = grpc.method_handlers_generic_handler(
+        "tensorflow.serving.PredictionService", {"Predict": handler}
+    )
+    web = grpc.server(futures.ThreadPoolExecutor(1), handlers=[service])
+    crt, key = (file.read_bytes() for file in certificate)
+    port = web.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, crt)]))
+    web.start()
+    client = kind(
+        f"grpcs://127.0.0.1:{port}",
+        "tiny",
+        credentials=grpc.ssl_channel_credentials(crt),
+        headers={"Authorization": "Bearer 1"},
+    )
+    with pytest.raises(ServingError, match="PERMISSION_DENIED: no"):
+        client.log_prob(IMAGES)
+    client.close()
+    web.stop(None)
+    assert ("authorization", "Bearer 1") in [tuple(pair) for pair in seen]
+
+
+def test_headers_are_sent_by_rest():
+    from tfnvp.serving.by_rest import AsyncRest
+    from tfnvp.serving.place import Place
+
+    rest = AsyncRest(Place("http://127.0.0.1:1", "a b/c", "x y", headers={"Authorization": "B 1"}))
+    assert rest._place.rest_url == "http://127.0.0.1:1/v1/models/a%20b%2Fc/labels/x%20y:predict"
+
+
+# What is refused before it is sent.
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"url": "host:8500"}, "url must be"),
+        ({"url": "ftp://host"}, "url must be"),
+        ({"url": "grpc://host"}, "url must be"),
+        ({"url": "http://host:99999"}, "url must be"),
+        ({"url": "http://user:pass@host"}, "url must be"),
         ({"timeout": 0}, "timeout must be"),
+        ({"timeout": float("nan")}, "timeout must be"),
         ({"retries": -1}, "retries must"),
+        ({"model": ""}, "model must be"),
+        ({"version": -1}, "version must be"),
+        ({"headers": {"a": 1}}, "headers must be"),
+        ({"credentials": 1}, "credentials are of grpcs"),
+        ({"ssl_context": 1}, "ssl_context is of https"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -126,98 +256,28 @@ def test_bad_arguments_are_named(arguments, message):
         Client(**{"url": "http://localhost:8501", "model": "tiny", **arguments})
 
 
-def test_the_server_configuration_is_of_the_published_protos():
-    config = (ROOT / "serving" / "models.config").read_text()
-    models = text_format.Parse(config, model_server_config_pb2.ModelServerConfig())
-    served = {model.name: model for model in models.model_config_list.config}
-    assert set(served) == set(tfnvp.presets.trained())
-    for name, model in served.items():
-        assert set(model.version_labels) == {"stable", "canary"}
-        for version in model.version_labels.values():
-            assert (ROOT / "saved_models" / name / str(version) / "saved_model.pb").is_file()
-
-
-# Published as .proto files alone, not in tensorflow-serving-api: config/monitoring_config.proto and
-# servables/tensorflow/session_bundle_config.proto, as far as they are used.
-_MESSAGES = {
-    "Count": {"value": "int64"},
-    "Prometheus": {"enable": "bool", "path": "string"},
-    "MonitoringConfig": {"prometheus_config": "Prometheus"},
-    "BatchingParameters": {
-        "max_batch_size": "Count",
-        "batch_timeout_micros": "Count",
-        "max_enqueued_batches": "Count",
-        "num_batch_threads": "Count",
-    },
-}
-
-
-def _message(name):
-    file = descriptor_pb2.FileDescriptorProto(name="tfnvp_test.proto", package="tfnvp_test")
-    for message, fields in _MESSAGES.items():
-        described = file.message_type.add(name=message)
-        for number, (field, kind) in enumerate(fields.items(), start=1):
-            added = described.field.add(name=field, number=number, label=1)
-            if kind in _MESSAGES:
-                added.type, added.type_name = 11, f".tfnvp_test.{kind}"
-            else:
-                added.type = {"int64": 3, "bool": 8, "string": 9}[kind]
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tfnvp_test.{name}"))()
-
-
-def test_monitoring_and_batching_are_as_the_protos_have_them():
-    monitoring = (ROOT / "serving" / "monitoring.config").read_text()
-    parsed = text_format.Parse(monitoring, _message("MonitoringConfig"))
-    assert parsed.prometheus_config.enable
-    batching = (ROOT / "serving" / "batching_parameters.txt").read_text()
-    parsed = text_format.Parse(batching, _message("BatchingParameters"))
-    assert parsed.max_batch_size.value == 64
-
-
-def test_a_real_server_answers(tmp_path):
-    url, process = os.environ.get("TF_SERVING_URL"), None
-    binary = shutil.which("tensorflow_model_server")
-    if not url and not binary:
-        pytest.skip("no tensorflow_model_server on the PATH and no TF_SERVING_URL")
-    urls = [url]
-    if not url:
-        grpc_port, rest_port = _free_port(), _free_port()
-        config = (ROOT / "serving" / "models.config").read_text()
-        (tmp_path / "models.config").write_text(
-            config.replace("/models", str(ROOT / "saved_models"))
-        )
-        process = subprocess.Popen(
-            [
-                binary,
-                f"--port={grpc_port}",
-                f"--rest_api_port={rest_port}",
-                f"--model_config_file={tmp_path / 'models.config'}",
-                "--allow_version_labels_for_unavailable_models=true",
-                "--enable_batching=true",
-                f"--batching_parameters_file={ROOT / 'serving' / 'batching_parameters.txt'}",
-                f"--monitoring_config_file={ROOT / 'serving' / 'monitoring.config'}",
-            ]
-        )
-        urls = [f"grpc://127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}"]
-    try:
-        model = tfnvp.ImageRealNVP.from_preset("digits", load_weights=True)
-        images = next(iter(tfnvp.data.load("digits", "test", 4)))
-        for address in urls:
-            client = Client(address, "digits", "stable", timeout=60, retries=20)
-            np.testing.assert_allclose(client.log_prob(images), model.log_prob(images), rtol=1e-4)
-            np.testing.assert_array_equal(client.decode(client.encode(images)), images)
-            assert client.sample([1, 2]).shape == (2, 8, 8, 1)
-            with pytest.raises(ServingError, match="images must"):
-                client.log_prob(images[:, :4])
-    finally:
-        if process:
-            process.terminate()
-            process.wait()
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.log_prob(IMAGES[0]), r"x must be uint8 images .*pass x\[None\]"),
+        (lambda c: c.log_prob(IMAGES.astype(int)), "x must be uint8 where it is images"),
+        (lambda c: c.log_prob([["a"]]), "x must be numbers"),
+        (lambda c: c.log_prob(np.array([[1.0, np.nan]])), "x must be finite.* in row 0"),
+        (lambda c: c.log_prob(np.array([[1e300]])), "x must be finite in float32"),
+        (lambda c: c.log_prob([b"file", "text"]), "x must be files alone, each bytes, got str"),
+        (lambda c: c.log_prob(b"file"), r"x must be a list of files, got one: pass \[x\]"),
+        (lambda c: c.decode([[np.inf]]), "latents must be finite"),
+        (lambda c: c.decode(1.0), "latents must be numbers with rows first"),
+        (lambda c: c.sample([1.5]), "seeds must be a list of integers"),
+        (lambda c: c.sample(3), "seeds must be a list of integers"),
+        (lambda c: c.sample([2**63]), "seeds must be a list of integers"),
+        (lambda c: c.sample([1], temperature=-1), "temperature must be a finite number"),
+        (lambda c: c.sample([1], temperature=[1, 1]), "temperature must be a finite number"),
+        (lambda c: c.log_prob(IMAGES, labels=[1, 2]), r"labels must be classes, integers \[3\]"),
+        (lambda c: c.log_prob(IMAGES, labels=[[np.nan]]), "labels must be"),
+        (lambda c: c.log_prob(IMAGES, labels="a"), "labels must be classes"),
+    ],
+)
+def test_wrong_input_is_refused_before_it_is_sent(call, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(Client("http://127.0.0.1:1", "tiny"))

@@ -14,6 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.wrong_requests import (
+    ROWS,
+    SEEDS,
+    TEMPERATURES,
+    array,
+    faulty_requests,
+    file_of,
+    wrong_requests,
+)
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -23,9 +32,6 @@ SECONDS = float(os.environ.get("TFNVP_SERVING_SECONDS", 5))
 INVALID_ARGUMENT = 3
 RUNNER = Path(__file__).parents[1] / "helpers" / "cpp_runtime.py"
 SHIPPED = Path(__file__).parents[2] / "saved_models"
-ROWS = 64
-SEEDS = np.arange(ROWS) * 2**31
-TEMPERATURES = np.linspace(0, 1, ROWS, dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +64,15 @@ class Served:
         saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
         self.signatures = saved.meta_graphs[0].signature_def
         self._expected = {}
+        sizes = self.signatures["log_prob"].inputs["images" if self.images else "vectors"]
+        self.any_size = -1 in [dim.size for dim in sizes.tensor_shape.dim[1:]]
 
     def job(self, signature, inputs):
         definition = self.signatures[signature]
         feeds = {definition.inputs[key].name: array(x) for key, x in inputs.items()}
-        return feeds, [definition.outputs[key].name for key in sorted(definition.outputs)]
+        # Texts of errors come last.
+        keys = sorted(definition.outputs, key=lambda key: (key == "error", key))
+        return feeds, [definition.outputs[key].name for key in keys]
 
     def data(self, shape):
         """Rows of images or vectors [64, ...], and labels of as many rows, or none."""
@@ -146,18 +156,6 @@ class Served:
         return file_of(values, "JPEG" if i % 2 and image.shape[-1] != 4 else "PNG")
 
 
-def array(x):
-    """What is fed: numbers as they are, `bytes` as strings."""
-    return np.array([x], object) if isinstance(x, bytes) else np.asarray(x)
-
-
-def file_of(values, kind="PNG"):
-    """The PNG or JPEG file of uint8 [height, width, channels]."""
-    file = io.BytesIO()
-    Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(file, format=kind)
-    return file.getvalue()
-
-
 def _kernels_as_stored(model):
     for weight in model.weights:
         if len(weight.shape) > 1:
@@ -167,7 +165,9 @@ def _kernels_as_stored(model):
 
 def _vectors(randomize, **options):
     model = tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=(4,), **options)
-    return randomize(model)
+    # Scores are compared in bits: weights of other seeds send a row 340 nats out, where float32 has
+    # no more than seven steps within what is asked for.
+    return randomize(model, seed=1)
 
 
 # The model of `tiny_model` and `randomize`, options of the export, and what `Served` takes besides.
@@ -226,6 +226,8 @@ def answers_by_rows(served, shape, rows):
 
 def assert_answered(served, answer, signature, expected):
     assert isinstance(answer, list), (signature, answer)
+    *answer, errors = answer
+    assert list(errors) == [""] * len(expected[0]), signature
     for got, wanted in zip(answer, expected, strict=True):
         assert got.shape == wanted.shape, signature
         if got.dtype == np.uint8:
@@ -249,10 +251,10 @@ def test_answers_are_the_models_whatever_the_rows(served, runtime):
         for answer, (signature, outputs) in zip(answers, expected, strict=True):
             assert_answered(served, answer, signature, outputs)
         # Answers that differ from each other, or all of the above says little.
-        assert all(x.std() > 0 for answer in answers[: len(jobs) // 4] for x in answer)
+        assert all(x.std() > 0 for answer in answers[: len(jobs) // 4] for x in answer[:-1])
 
 
-def test_the_warm_up_has_a_request_a_signature_that_is_answered(served, runtime):
+def test_the_warm_up_has_requests_of_each_signature_that_are_answered(served, runtime):
     prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
     path = served.path / "assets.extra" / "tf_serving_warmup_requests"
     logs = [
@@ -261,9 +263,8 @@ def test_the_warm_up_has_a_request_a_signature_that_is_answered(served, runtime)
     ]
     sent = [log.predict_log.request for log in logs]
     names = [request.model_spec.signature_name for request in sent]
-    assert sorted([*names, "serving_default"]) == sorted(
-        name for name in served.signatures if not name.startswith("__")
-    )
+    own = {name for name in served.signatures if not name.startswith("__")} - {"serving_default"}
+    assert sorted(names) == sorted(3 * [*own])
     jobs = [
         served.job(
             request.model_spec.signature_name,
@@ -273,86 +274,8 @@ def test_the_warm_up_has_a_request_a_signature_that_is_answered(served, runtime)
     ]
     answers = runtime(served.path, jobs)[0]
     assert all(isinstance(answer, list) for answer in answers), answers
-
-
-def wrong_requests(served):
-    """(signature, inputs, part of the error) of what cannot be answered; label comes with all."""
-    name = "images" if served.images else "vectors"
-    data, _ = served.data(served.shapes[0])
-    sizes = served.signatures["log_prob"].inputs[name].tensor_shape.dim[1:]
-    takes = ", ".join("any" if dim.size == -1 else str(dim.size) for dim in sizes)
-    takes = f"{name} must be {'uint8' if served.images else 'float32'} [rows, {takes}], got shape"
-    latents = np.zeros(data.shape, "float32")
-    not_finite = latents.copy()
-    not_finite[1], not_finite[3] = np.nan, np.inf
-    yield "log_prob", {name: data[0]}, takes + f"] [{' '.join(map(str, data[0].shape))}]"
-    yield "log_prob", {name: data.flat[0]}, takes
-    yield "log_prob", {name: data[..., :1]} if data.shape[-1] > 1 else {name: data[:, :2]}, takes
-    yield "log_prob", {}, f"placeholder tensor 'log_prob_{name}'"
-    yield "log_prob", {name: data.astype("int64")}, "int64"
-    yield "decode", {"latents": not_finite}, "latents must be finite, got NaN or infinity"
-    yield "decode", {"latents": latents.reshape(ROWS, -1)[:, :2]}, "latents must be float32 [rows, "
-    if "sample" in served.signatures:
-        seed, temperature = {"seed": SEEDS}, {"temperature": TEMPERATURES}
-        cold = {"temperature": -TEMPERATURES}
-        yield "sample", seed | cold, "temperature must be finite and 0 or more, got down to] [-1"
-        yield "sample", {"seed": 1} | temperature, "seed must be int64 [rows], got shape"
-        few = {"temperature": TEMPERATURES[:3]}
-        yield "sample", seed | few, "temperature must have as many rows as seed, got] [3]"
-    if not served.images:
-        for signature in ("log_prob", "encode"):
-            message = "vectors must be finite, got NaN or infinity"
-            yield signature, {name: not_finite}, message
-        return
-    top = served.model.levels - 1
-    if top < 255:
-        brighter = np.full_like(data, top + 1)
-        message = f"images must have values 0..{top}, got up to] [{top + 1}]"
-        yield "log_prob", {name: brighter}, message
-    if served.signatures["log_prob"].inputs[name].tensor_shape.dim[1].size == -1:
-        odd = {name: data[:, :3]}, "images must have a height and width that 2 divides, got] [3 4]"
-        yield "log_prob", *odd
-    if "score_encoded" in served.signatures:
-        for file, message in wrong_files(served):
-            yield "score_encoded", {"image_bytes": file}, f"image_bytes{message}"
-
-
-def wrong_files(served):
-    """Files that cannot be scored, and what is said of each after the input's name."""
-    height, width, channels = served.shapes[0]
-    kinds = "PNG" if channels == 4 else "PNG or JPEG"
-    random = np.random.default_rng(1)
-    image = random.integers(0, 256, served.shapes[0], dtype=np.uint8)
-    png = file_of(image)
-    yield b"", f" must hold {kinds} files, got something else"
-    yield b"text", f" must hold {kinds} files, got something else"
-    yield png[:20], f" must hold whole {kinds} files, got one cut off"
-    yield png[:50], f" must hold whole {kinds} files, got one cut off"
-    yield png[:-1], f" must hold whole {kinds} files, got one cut off"
-    middle = png.index(b"IDAT") + 8
-    broken = png[:middle] + bytes([png[middle] ^ 255]) + png[middle + 1 :]
-    yield broken, "_must_hold_whole_PNG_or_JPEG_files"
-    if channels == 4:
-        yield file_of(image[..., :3]), " must hold images with alpha, got one without"
-        jpeg = file_of(image[..., :3], "JPEG")
-        yield jpeg, " must hold PNG files, got something else"
-        return
-    jpeg = file_of(image, "JPEG")
-    yield jpeg[:100], " must hold whole PNG or JPEG files, got one cut off"
-    yield jpeg[:20] + jpeg[-2:], "_must_hold_whole_PNG_or_JPEG_files"
-    if served.signatures["log_prob"].inputs["images"].tensor_shape.dim[1].size == -1:
-        size, message = f"[{height - 1} {width}]", "have a height and width that 2 divides, got]"
-        another = image[:-1]
-        files = np.array([png, file_of(image[:2], "JPEG")], object)
-        yield files, " must hold images of one size, got sizes up to"
-    else:
-        size, message = (
-            f"[{height} {width - 1}]",
-            f"hold images of {height} x {width} pixels, got up to]",
-        )
-        another = image[:, :-1]
-    for kind in ("PNG", "JPEG"):
-        yield file_of(another, kind), f" must {message} {size}"
+    assert not any(text for *_, errors in answers for text in errors)
+    assert [len(answer[0]) for answer in answers] == [1, 8, 64] * len(own)
 
 
 def test_what_cannot_be_answered_is_named_and_the_rest_goes_on(served, runtime):
@@ -367,10 +290,6 @@ def test_what_cannot_be_answered_is_named_and_the_rest_goes_on(served, runtime):
             inputs = {**inputs, "label": np.zeros([rows, *size], dtype)}
         jobs.append(served.job(signature, inputs))
         messages.append(message)
-    if served.model.num_classes:
-        data, labels = served.data(served.own)
-        jobs.append(served.job("log_prob", {"images": data, "label": labels + 2}))
-        messages.append("labels must be 0..2, or -1 for p(x), got")
     right, expected = answers_by_rows(served, served.shapes[0], (3,))
     answers = runtime(served.path, jobs + right)[0]
     for answer, message in zip(answers[: len(jobs)], messages, strict=True):
@@ -380,10 +299,28 @@ def test_what_cannot_be_answered_is_named_and_the_rest_goes_on(served, runtime):
         assert_answered(served, answer, signature, outputs)
 
 
+def test_faults_stay_with_their_rows(served, runtime):
+    """A row that cannot be answered says why; all others are answered as if it were not there."""
+    faulty = list(faulty_requests(served))
+    answers = runtime(served.path, [served.job(*request[:2]) for request in faulty])[0]
+    for answer, (signature, _, told) in zip(answers, faulty, strict=True):
+        assert isinstance(answer, list), (signature, answer)
+        *values, errors = answer
+        assert {row: text for row, text in enumerate(errors) if text} == told, signature
+        for value in values:
+            blank = value[list(told)]
+            assert np.isnan(blank).all() if value.ndim == 1 else not blank.any(), signature
+        _, expected = served.expected(served.shapes[0])[signature]
+        answer = [np.delete(value, list(told), axis=0) for value in answer]
+        expected = [np.delete(value, list(told), axis=0) for value in expected]
+        assert_answered(served, answer, signature, expected)
+
+
 @pytest.mark.parametrize("served", ["digits"], indirect=True)
 def test_many_at_once_are_answered_the_same_in_the_same_memory(served, runtime):
     jobs, _ = answers_by_rows(served, served.own, (served.rows, 3, 1, 0))
-    jobs += [served.job(signature, inputs) for signature, inputs, _ in wrong_requests(served)]
+    wrong = [*wrong_requests(served), *faulty_requests(served)]
+    jobs += [served.job(signature, inputs) for signature, inputs, _ in wrong]
     _, failures, runs, growth = runtime(served.path, jobs, SECONDS)
     print(f"{runs} requests of 8 threads in {SECONDS} s, memory grew by {growth:.1f} MB")
     assert not failures, failures[:5]

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfnvp
 
+tfb, tfd = tfp.bijectors, tfp.distributions
 LEVELS = 17
 
 
@@ -35,7 +37,7 @@ def test_versions_count_up_and_appear_whole(vector_model, vector_directory, monk
 
 
 def test_another_model_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="ImageRealNVP, got str"):
+    with pytest.raises(TypeError, match=r"FlowModel, as .* got str"):
         tfnvp.export_saved_model("digits", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
@@ -116,6 +118,138 @@ def test_options_that_do_not_fit_are_named(model, tmp_path, options, message):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_strict_export_fails_the_request_for_a_row(model, tmp_path):
+    path = tfnvp.export_saved_model(model, tmp_path, ["log_prob", "sample"], strict=True)
+    served = tf.saved_model.load(str(path)).signatures
+    images = np.zeros((2, 4, 4, 1), "uint8")
+    answer = served["log_prob"](images=tf.constant(images))
+    assert set(answer) == {"log_prob", "bits_per_dim"}
+    np.testing.assert_allclose(answer["log_prob"], model.log_prob(images), rtol=1e-5)
+    images[1] = 20
+    wrong = [
+        ("log_prob", {"images": images}, r"\[images must have values 0..16, got up to 20\]"),
+        ("sample", {"seed": [1, 2], "temperature": [1.0, -2.0]}, r"0 or more, got -2\]"),
+    ]
+    dtypes = {"seed": tf.int64}
+    for name, inputs, message in wrong:
+        inputs = {key: tf.constant(x, dtypes.get(key)) for key, x in inputs.items()}
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            served[name](**inputs)
+    with pytest.raises(ValueError, match="images must have values"):
+        tfnvp.serving.SavedModel(path).log_prob(images)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    room = tmp_path_factory.mktemp("export")
+    return tfnvp.export_saved_model(model, room, ["log_prob", "sample"])
+
+
+def test_the_loaded_export_names_a_row_that_it_cannot_answer(exported):
+    images = np.zeros((2, 4, 4, 1), "uint8")
+    images[1] = 30
+    with pytest.raises(ValueError, match=r"row 1: images must have values 0..16, got up to 30"):
+        tfnvp.serving.SavedModel(exported).log_prob(images)
+
+
+def test_warm_up_has_requests_of_1_8_and_64_rows_that_are_answered(exported):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    served = tf.saved_model.load(str(exported)).signatures
+    file = exported / "assets.extra" / "tf_serving_warmup_requests"
+    rows = []
+    for record in tf.data.TFRecordDataset(str(file)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        inputs = {key: tf.make_ndarray(x) for key, x in request.inputs.items()}
+        name = request.model_spec.signature_name
+        answer = served[name](**{key: tf.constant(x) for key, x in inputs.items()})
+        assert not any(answer["error"].numpy())
+        rows.append((name, len(answer["error"])))
+    assert rows == [(name, count) for name in ("log_prob", "sample") for count in (1, 8, 64)]
+    assert file.stat().st_size < 2000
+
+
+# Any other flow.
+
+
+class Laplacian(tfnvp.FlowModel):
+    """Vectors whose latents are not normal."""
+
+    def build_distribution(self):
+        mask = tfnvp.masks.ChannelHalves(0, event_ndims=1)
+        coupling = tfnvp.bijectors.AffineCoupling(mask, tfnvp.layers.DenseNetwork(2, [8]))
+        base = tfd.Independent(tfd.Laplace(tf.ones(4), 0.7), 1)
+        return tfd.TransformedDistribution(base, coupling)
+
+
+class NoMean(tfnvp.FlowModel):
+    """Data [2, 2, 3] whose latents have no mean."""
+
+    def build_distribution(self):
+        mixing = tfnvp.bijectors.InvertibleConv1x1()
+        base = tfd.Independent(tfd.Cauchy(tf.ones([2, 2, 3]), 0.7), 3)
+        return tfd.TransformedDistribution(base, mixing)
+
+
+def test_any_flow_model_is_exported_by_its_event_shape(randomize, tmp_path):
+    model = Laplacian(num_classes=2, conditional_base=True)
+    model.build()
+    randomize(model)
+    path = tfnvp.export_saved_model(model, tmp_path)
+    served = tf.saved_model.load(str(path)).signatures
+    x = tf.random.stateless_normal([5, 4], seed=(1, 2))
+    labels = tf.constant([0, 1, 1, 0, 1], tf.int64)
+    scores = served["log_prob"](vectors=x, label=labels)
+    np.testing.assert_allclose(scores["log_prob"], model.log_prob(x, labels), rtol=1e-5)
+    np.testing.assert_allclose(scores["bits_per_dim"], model.bits_per_dim(x, labels), rtol=1e-5)
+    far = served["log_prob"](
+        vectors=tf.tensor_scatter_nd_update(x, [[1]], [1e30 + x[1]]), label=labels
+    )
+    told = "vectors are too far from what the model was trained on: numbers overflow"
+    assert [text.decode() for text in far["error"].numpy()] == ["", told, "", "", ""]
+    assert np.isnan(far["log_prob"][1]) and np.isnan(far["bits_per_dim"][1])
+    np.testing.assert_allclose(np.delete(far["log_prob"], 1), np.delete(scores["log_prob"], 1))
+    latents = served["encode"](vectors=x, label=labels)["latents"]
+    np.testing.assert_allclose(latents, model.encode(x, labels), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        served["decode"](latents=latents, label=labels)["vectors"], x, atol=1e-5
+    )
+    seeds, temperatures = tf.range(5, dtype=tf.int64), tf.constant([0.0, 0.0, 1.0, 1.0, 0.5])
+    drawn = served["sample"](seed=seeds, temperature=temperatures, label=labels)["vectors"].numpy()
+    again = served["sample"](seed=seeds[2:3], temperature=temperatures[2:3], label=labels[2:3])[
+        "vectors"
+    ]
+    np.testing.assert_allclose(again[0], drawn[2], rtol=1e-5)
+    # At temperature 0 there is the mean alone, of each label's base.
+    means = [model.distribution_for(labels=y).distribution.mean() for y in (0, 1)]
+    for row in (0, 1):
+        expected = model.decode(means[row][None], row)[0]
+        np.testing.assert_allclose(drawn[row], expected, rtol=1e-4, atol=1e-5)
+    loaded = tfnvp.serving.SavedModel(path)
+    assert (loaded.data, loaded.event_shape) == ("vectors", (4,))
+    np.testing.assert_allclose(loaded.log_prob(x, labels), scores["log_prob"])
+    with pytest.raises(ValueError, match="call its signature `sample`"):
+        loaded.sample(3, labels=0)
+
+
+def test_a_flow_whose_base_has_no_mean_is_sampled_at_temperature_1_alone(randomize, tmp_path):
+    model = NoMean()
+    model.build()
+    randomize(model)
+    path = tfnvp.export_saved_model(model, tmp_path, ["log_prob", "sample"])
+    served = tf.saved_model.load(str(path)).signatures
+    x = tf.random.stateless_normal([3, 2, 2, 3], seed=(1, 2))
+    scores = served["log_prob"](data=x)["log_prob"]
+    np.testing.assert_allclose(scores, model.log_prob(x), rtol=1e-5)
+    answer = served["sample"](
+        seed=tf.constant([1, 2], tf.int64), temperature=tf.constant([1.0, 0.5])
+    )
+    errors = [text.decode() for text in answer["error"].numpy()]
+    assert errors == ["", "temperature must be 1, for the base distribution has no mean, got 0.5"]
+    assert answer["data"].numpy()[0].any() and not answer["data"].numpy()[1].any()
+
+
 # Vectors.
 
 
@@ -159,6 +293,8 @@ def test_vectors_go_in_and_out_in_float32_with_a_batch_dimension(vector_director
     signatures.pop("__saved_model_init_op")
     assert set(signatures) == set(expected)
     for name, (inputs, outputs) in expected.items():
+        error = signatures[name].outputs.pop("error")
+        assert error.dtype == tf.string and [dim.size for dim in error.tensor_shape.dim] == [-1]
         for specs, ranks in (
             (signatures[name].inputs, inputs),
             (signatures[name].outputs, outputs),

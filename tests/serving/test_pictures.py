@@ -13,7 +13,14 @@ from typer.testing import CliRunner
 import tfnvp
 from tfnvp.cli import app
 from tfnvp.data import image_files
-from tfnvp.serving.image_bytes import decode_files
+from tfnvp.serving import image_bytes
+from tfnvp.serving.faults import Faults
+
+
+def decode_files(files, shape):
+    """The pixels of good files; others are an InvalidArgument."""
+    return image_bytes.decode_files(files, shape, Faults(tf.size(files), strict=True))
+
 
 REFUSED = "cmyk.jpg"  # by the server, for TensorFlow reads it otherwise than Pillow.
 
@@ -74,11 +81,11 @@ def test_training_the_command_and_the_server_score_alike(corpus, exported):
 
     files = [(directory / name).read_bytes() for name in names]
     signature = tf.saved_model.load(str(served)).signatures["score_encoded"]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="grey or RGB, got CMYK"):
-        signature(image_bytes=tf.constant(files))
+    answers = signature(image_bytes=tf.constant(files))
     left_out = names.index(REFUSED)
-    files.pop(left_out)
-    served = signature(image_bytes=tf.constant(files))["bits_per_dim"].numpy()
+    told = {row: text for row, text in enumerate(answers["error"].numpy()) if text}
+    assert told == {left_out: b"image_bytes must hold images of grey or RGB, got CMYK"}
+    served = np.delete(answers["bits_per_dim"].numpy(), left_out)
 
     assert scored.std() > 0.1  # The model tells the pictures apart.
     np.testing.assert_allclose(scored, trained, rtol=0, atol=0.01)
@@ -96,7 +103,7 @@ def test_a_picture_is_turned_before_its_size_is_looked_at():
     )
     decode = tf.function(decode_files)
     assert decode(files, [6, 4, 3]).shape == (2, 6, 4, 3)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"4 x 6 pixels, got up to.*6 4"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="4 x 6 pixels, got 6 x 4"):
         decode(files, [4, 6, 3])
 
 
@@ -115,7 +122,10 @@ def test_images_of_any_size_have_a_limit(exported):
     assert np.isfinite(signatures["score_encoded"](image_bytes=tf.constant([file]))["log_prob"])
     with peak() as used:
         for file in (pictures.jpeg(shape=(10, 14)), pictures.vast_jpeg(60_000, 3_000)):
-            refused("score_encoded", image_bytes=tf.constant([file]))
+            answer = signatures["score_encoded"](image_bytes=tf.constant([file]))
+            assert np.isnan(answer["log_prob"])
+            message = f"image_bytes must hold images of up to {MOST_PIXELS} pixels, got "
+            assert answer["error"].numpy()[0].decode().startswith(message)
     assert used() < 50
     refused("log_prob", images=tf.zeros([1, 10, 14, 3], tf.uint8))
     refused("decode", latents=tf.zeros([1, 10, 14, 3]))
@@ -178,6 +188,13 @@ def test_alpha_is_kept_for_models_that_have_it():
         (image,) = decode_files(tf.constant([file]), [8, 8, 4]).numpy()
         values = np.random.default_rng(600 + bits).integers(0, 2**bits, (8, 8, 4))
         np.testing.assert_array_equal(image, values >> bits - 8)
+
+
+def test_files_have_a_longest_length(monkeypatch):
+    monkeypatch.setattr(image_bytes, "_MOST_BYTES", 1000)
+    file = pictures.png_of_kind(pictures.RGB, 8, False, False, before=[(b"teSt", bytes(1000))])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"1000 bytes, got {len(file)}"):
+        decode_files(tf.constant([file]), [8, 8, 3])
 
 
 def test_a_file_of_nothing_but_parts_is_refused():

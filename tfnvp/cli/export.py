@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,9 @@ def export(
     bfloat16_weights: Annotated[
         bool, typer.Option("--bfloat16-weights", help="store kernels at half the size")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="one bad row fails a request, and there is no `error`")
+    ] = False,
 ) -> None:
     """Writes a SavedModel for TF Serving, as the next version under a directory.
 
@@ -51,9 +55,13 @@ def export(
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", "no warm-up requests")
         exported = export_saved_model(
-            flow, to, signature or None, size, bfloat16_weights, card, max_pixels
+            flow, to, signature or None, size, bfloat16_weights, card, max_pixels, strict
         )
     print(exported)
+    if size == "any":
+        print(
+            "images of several sizes cannot share a batch: serve without batching", file=sys.stderr
+        )
 
 
 def _card(path: Path) -> dict[str, Any] | None:

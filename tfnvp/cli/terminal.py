@@ -32,7 +32,8 @@ class Commands(TyperGroup):
             # TensorFlow's first line says how much, and in braces where in a graph.
             first = re.sub(r"\{\{.*?\}\} *", "", str(error).partition("\n")[0])
             message = f"out of memory: {first}"
-        except (ValueError, OSError) as error:
+        # An ImportError names the extra that is missing.
+        except (ValueError, OSError, ImportError) as error:
             message = one_line(error)
         print(f"tfnvp: {message}", file=sys.stderr)
         raise typer.Exit(2)

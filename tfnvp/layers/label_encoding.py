@@ -102,14 +102,22 @@ class LabelEncoding(UncastLayer):
             )
         return labels
 
-    def _in_range(self, labels: tf.Tensor) -> tf.Tensor:
-        labels = tf.cast(labels, tf.int64)
-        lowest = -1 if self.dropout else 0
-        in_range = (labels >= lowest) & (labels < self.num_classes)
+    def valid(self, labels: tf.Tensor) -> tf.Tensor:
+        """Whether each of some classes is one of the model's, bool [...]."""
+        return (labels >= (-1 if self.dropout else 0)) & (labels < self.num_classes)
+
+    @property
+    def classes(self) -> str:
+        """The valid classes in words."""
         unlabelled = (
             "or -1 for p(x)" if self.dropout else "for the model has no label_dropout to learn p(x)"
         )
-        message = f"labels must be 0..{self.num_classes - 1}, {unlabelled}, got"
-        checked = assert_all(in_range, message, first_where(~in_range, labels))
+        return f"0..{self.num_classes - 1}, {unlabelled}"
+
+    def _in_range(self, labels: tf.Tensor) -> tf.Tensor:
+        labels = tf.cast(labels, tf.int64)
+        valid = self.valid(labels)
+        message = f"labels must be {self.classes}, got"
+        checked = assert_all(valid, message, first_where(~valid, labels))
         with tf.control_dependencies([] if checked is None else [checked]):
             return tf.identity(labels)

@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 from tfnvp import metrics
 from tfnvp.bijectors.one_pass import inverse_and_log_det
 from tfnvp.checks import check_draw, check_rows, plain_errors
-from tfnvp.distribution import FlowDistribution
+from tfnvp.distribution import FlowDistribution, mean_or_none
 from tfnvp.graph.full_precision import full_precision, without_tf32
 from tfnvp.graph.functions import any_rows, call_key
 from tfnvp.models.held_flow import HeldFlow
@@ -315,12 +315,7 @@ class FlowModel(HeldFlow):
 
     def _check_mean(self, base: tfd.Distribution, temperature: float) -> None:
         """Refuses a temperature other than 1 where there is no mean to be nearer to."""
-        try:
-            with tf.init_scope():
-                has_mean = tf.reduce_all(tf.math.is_finite(base.mean()))
-        except (NotImplementedError, ValueError, tf.errors.InvalidArgumentError):
-            has_mean = False
-        if not has_mean:
+        if mean_or_none(base) is None:
             raise ValueError(
                 f"temperature must be 1 where the base distribution, here {base.name}, has no "
                 f"mean, got temperature={temperature!r}"

@@ -70,7 +70,7 @@ def _accepted(
             x = x.map(_by_class(model, class_weight))
         labels, weights = keras.utils.unpack_x_y_sample_weight(x.element_spec)[1:]
         if weights is not None and not has_labels(labels):
-            # What stands there for None is another object within a data set's function.
+            # None comes into a data set's function as an object that is not None.
             x = x.map(lambda x, _, weights: _with_labels((x, None, weights)))
         return x, None, None
     model.check_kind(x if isinstance(x, Mapping) else _kind(x))
@@ -220,7 +220,7 @@ class MappedPyDataset(keras.utils.PyDataset):
 
 def has_labels(labels: Any) -> bool:
     """Tells whether there are labels, by themselves or by their specification."""
-    # What a data set specifies as None has no shape.
+    # The specification of None in a data set has no shape.
     if labels is None or (isinstance(labels, tf.TypeSpec) and not hasattr(labels, "shape")):
         return False
     if isinstance(labels, tuple):

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,27 @@ from typing import Any
 import tensorflow as tf
 
 from tfnvp import atomic_file
-from tfnvp.checks import check_choice
-from tfnvp.models import ImageRealNVP, VectorRealNVP
+from tfnvp.checks import check_choice, check_positive_int
+from tfnvp.models import FlowModel, ImageRealNVP, VectorRealNVP
+from tfnvp.serving.image_signatures import ImageSignatures, ImageSize
 from tfnvp.serving.saved_model_graph import finish
-from tfnvp.serving.signatures import ImageSize, Signatures, signatures_of
+from tfnvp.serving.signatures import NormalSignatures, Options, Signatures
+from tfnvp.serving.warm_up import write_warm_up
 
-_WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
+_CONVERTIBLE = ("log_prob", "encode", "decode")  # Others need texts, files or random numbers.
+_MOST_PIXELS = 4_000_000  # An image of any size has no more, unless the caller says otherwise.
 
 
 def export_saved_model(
-    model: ImageRealNVP | VectorRealNVP,
+    model: FlowModel,
     directory: str | os.PathLike,
     signatures: Sequence[str] | None = None,
     image_size: ImageSize = None,
     bfloat16_weights: bool = False,
     card: Mapping[str, Any] | None = None,
     max_pixels: int | None = None,
+    strict: bool = False,
+    static_batch: int | None = None,
 ) -> Path:
     """Writes a model as a new version of a SavedModel that TF Serving can load and batch.
 
@@ -42,17 +46,23 @@ def export_saved_model(
     | `decode` | `latents` float32 [B,H,W,C] | `images` uint8 [B,H,W,C] |
     | `sample` | `seed` int64 [B], `temperature` float32 [B] | `images` uint8 [B,H,W,C] |
 
-    uint8 images carry 0..levels-1; PNG and JPEG files carry 0..255. A vector model has the same
-    signatures but `score_encoded`, with `vectors` float32 [B,D] for `images` and `latents` [B,D]. A
-    sample depends on its own seed alone, a score on its own image or vector. An input that a
-    signature cannot take is an InvalidArgument that names it.
+    uint8 images carry 0..levels-1; PNG and JPEG files carry 0..255. Any other model has the same
+    signatures but `score_encoded`, with `vectors` float32 [B,D] for `images` and `latents` [B,D],
+    or, where an event is no vector, `data` float32 [B, *event shape]. A sample depends on its own
+    seed alone, a score on its own image or vector.
+
+    Rows answer for themselves: a further output of each signature, `error` string [B], says what is
+    wrong with a row that cannot be answered (values out of range, NaN, a file that cannot be
+    decoded, a score that overflows), and is empty for others. The scores of such a row are NaN, its
+    data or latents zeros. Only inputs of a wrong rank, dtype or shape are an InvalidArgument, which
+    names the input.
 
     Each signature of a conditional model takes `label` too: int64 [B], in which -1 asks for p(x)
     and needs label_dropout in training, or float [B,context_size].
 
     Beside the model are its card, `assets/model_card.json`, and, where the extra `serving` is
-    installed, `assets.extra/tf_serving_warmup_requests`: a request a signature, with which TF
-    Serving gets ready before it answers.
+    installed, `assets.extra/tf_serving_warmup_requests`: requests of 1, 8 and 64 rows a signature,
+    with which TF Serving gets ready before it answers.
 
     Args:
         directory: the served model's; the versions 1, 2, ... are directories in it. The new one
@@ -66,12 +76,17 @@ def export_saved_model(
         card: facts about the model, a dictionary such as `tfnvp.presets.card(name)`.
         max_pixels: the pixels (height times width) of the largest image that is answered for where
             `image_size` is "any"; None for 4 megapixels.
+        strict: whether a row that cannot be answered is an InvalidArgument too, which fails all
+            rows that a server puts together with it; there is no `error` then.
+        static_batch: the number of rows of all inputs, for converters such as TFLite's:
+            `log_prob`, `encode` and `decode` with all shapes known, and no `error`, of which a
+            fault leaves NaN or zeros alone. None for any number, as TF Serving wants it.
 
     Returns:
         The new version's directory.
 
     Raises:
-        TypeError: if the model is neither.
+        TypeError: if the model is no `FlowModel`.
         ValueError: for an unknown signature, or a size that does not fit the model.
         OSError: if the directory cannot be written; nothing half-written stays.
 
@@ -81,12 +96,20 @@ def export_saved_model(
         >>> tfnvp.export_saved_model(model, tempfile.mkdtemp(), signatures=["log_prob"]).name
         '1'
     """
-    served = signatures_of(model, image_size, bfloat16_weights, max_pixels)
-    names = list(served.inputs) if signatures is None else list(signatures)
+    check_positive_int("static_batch", static_batch, optional=True)
+    if static_batch and (strict or image_size == "any"):
+        raise ValueError(
+            "static_batch is of one size and without assertions, got "
+            f"static_batch={static_batch}, strict={strict}, image_size={image_size!r}"
+        )
+    options = Options(bfloat16_weights, strict, static_batch)
+    served = _signatures_of(model, options, image_size, max_pixels)
+    known = [name for name in served.inputs if not static_batch or name in _CONVERTIBLE]
+    names = known if signatures is None else list(signatures)
     for name in names:
-        check_choice("signature", name, list(served.inputs))
+        check_choice("signature", name, known)
     if not names:
-        raise ValueError(f"signatures must name one of {', '.join(served.inputs)}, got none")
+        raise ValueError(f"signatures must name one of {', '.join(known)}, got none")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     version = _next_version(directory)
@@ -96,7 +119,8 @@ def export_saved_model(
         # We keep only the model's variables, since the functions use no Keras object.
         module = tf.Module()
         module.weights = served.weights
-        module.latent_mean = served.latent_mean
+        if served.latent_mean is not None:
+            module.latent_mean = served.latent_mean
         functions = {name: served.concrete(name) for name in names}
         inputs = {name: served.inputs[name] for name in names}
         if "log_prob" in names:
@@ -114,13 +138,42 @@ def export_saved_model(
                 "log_prob": "nats",
                 **served.units,
                 "latents": "standard normal where the model fits",
+                "error": "none: a fault fails the request"
+                if strict
+                else "what is wrong with a row",
             },
         }
         assets = written / "assets"
         assets.mkdir(exist_ok=True)
         (assets / "model_card.json").write_text(json.dumps(content, indent=2) + "\n")
-        _write_warm_up(served, names, directory.name, written)
+        if not static_batch:
+            write_warm_up(served, names, directory.name, written)
     return target
+
+
+def _signatures_of(
+    model: FlowModel,
+    options: Options,
+    image_size: ImageSize,
+    max_pixels: int | None,
+) -> Signatures:
+    check_positive_int("max_pixels", max_pixels, optional=True)
+    if max_pixels is not None and image_size != "any":
+        raise ValueError(
+            f"max_pixels is of image_size='any', got {max_pixels} and image_size={image_size!r}"
+        )
+    if not isinstance(model, FlowModel):
+        raise TypeError(
+            "model must be a tfnvp.FlowModel, as ImageRealNVP and VectorRealNVP are, got "
+            f"{type(model).__name__}"
+        )
+    if isinstance(model, ImageRealNVP):
+        limit = max_pixels or _MOST_PIXELS
+        return ImageSignatures(model, options, image_size, limit)
+    if image_size is not None:
+        raise ValueError(f"image_size is of an ImageRealNVP, got image_size={image_size!r}")
+    kind = NormalSignatures if isinstance(model, VectorRealNVP) else Signatures
+    return kind(model, options)
 
 
 @contextlib.contextmanager
@@ -143,27 +196,3 @@ def _next_version(directory: Path) -> int:
 def _described(inputs: Mapping[str, tf.TensorSpec]) -> dict[str, str]:
     sizes = {name: ["rows", *spec.shape[1:].as_list()] for name, spec in inputs.items()}
     return {name: f"{spec.dtype.name} {sizes[name]}" for name, spec in inputs.items()}
-
-
-def _write_warm_up(
-    served: Signatures, names: Sequence[str], model_name: str, directory: Path
-) -> None:
-    try:
-        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-    except ImportError:
-        why = "no warm-up requests are written, for which the extra `serving` is needed: "
-        remedy = "pip install '.[serving]' in the checkout of tfnvp"
-        warnings.warn(why + remedy, stacklevel=3)
-        return
-    path = directory / _WARM_UP
-    path.parent.mkdir()
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for name in names:
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = model_name
-            request.model_spec.signature_name = name
-            for key, value in served.example(name).items():
-                request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-            log = prediction_log_pb2.PredictionLog()
-            log.predict_log.request.CopyFrom(request)
-            writer.write(log.SerializeToString(deterministic=True))

@@ -1,103 +1,179 @@
 """PNG and JPEG files that a server is sent: they are checked in the graph, then decoded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfnvp.serving.image_parts import orientation_and_transparency, turned
-from tfnvp.serving.inputs import require, up_to_pixels
+from tfnvp.serving.faults import Faults, attempted
+from tfnvp.serving.image_parts import MOST_PARTS, about_parts, turned
 
 _PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 _JPEG = b"\xff\xd8\xff"
 _HEADER = 26  # A PNG has so many bytes up to the kind of its pixels.
 _WITH_ALPHA = (4, 6)  # These kinds of PNG pixels are grey and colour, each with alpha.
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"  # Anything may follow the end.
-# Only the decoder sees damage between header and end. Its error is TensorFlow's, in which the name
-# of the operation is all that we can choose.
-_DECODER = "image_bytes_must_hold_whole_PNG_or_JPEG_files"
+_MOST_BYTES = 16_000_000  # A file of 4 megapixels of noise has 12 MB, and 16 MB with alpha.
+
+_INT, _BOOL = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool)
+_SIZE = tf.TensorSpec([2], tf.int32)
+
+
+class AnySize(NamedTuple):
+    """The sizes of images where any is taken: both sides divided, the pixels limited."""
+
+    divisor: int
+    max_pixels: int
+    own: Sequence[int]  # The model's own size stands in where no file is good.
 
 
 def decode_files(
-    files: tf.Tensor, shape: Sequence[int | None], max_pixels: int | None = None
+    files: tf.Tensor,
+    shape: Sequence[int | None],
+    faults: Faults,
+    any_size: AnySize | None = None,
 ) -> tf.Tensor:
     """Decodes PNG and JPEG files to the pixels that `tfnvp.data.read_images` reads, to the bit.
 
     They are turned by EXIF; of 16 bits the upper 8 remain; what is transparent is laid on white, or
     with 4 channels kept. No picture is cut or resized, so that one of another size is refused.
 
-    A file that is neither, is cut off, is in CMYK, has no alpha channel though one is asked for, or
-    has another size, is an InvalidArgument that names `image_bytes`.
+    A file that is neither, is cut off, damaged or longer than 16 MB, is in CMYK, has no alpha
+    channel though one is asked for, or has another size, is a fault of its row, whose pixels are 0.
 
-    The files are strings [B], one at least. The shape is [height, width, channels], of which height
-    and width are None for any size that the files share, up to `max_pixels`. The images are uint8
-    [B, *shape].
+    Args:
+        files: strings [B], one at least.
+        shape: (height, width, channels); height and width are None for any size that the files
+            share, which the first good one has.
+        faults: of the rows.
+        any_size: which sizes there are, where these are None.
+
+    Returns:
+        uint8 [B, height, width, channels].
     """
     height, width, channels = shape
+    # A JPEG file has no alpha.
+    kinds = "PNG" if channels == 4 else "PNG or JPEG"
+
+    def kept(good: tf.Tensor, message: str, *shown: tf.Tensor) -> tf.Tensor:
+        return faults.kept(files, good, f"image_bytes must hold {message}", *shown)
+
+    length = tf.strings.length(files)
+    files = kept(length <= _MOST_BYTES, f"files of up to {_MOST_BYTES} bytes, got", length)
     header = tf.cast(tf.io.decode_raw(files, tf.uint8, fixed_length=_HEADER), tf.int32)
     png, jpeg = _starts_with(header, _PNG), _starts_with(header, _JPEG)
-    # A JPEG file has no alpha.
-    known, kinds = (png, "PNG") if channels == 4 else (png | jpeg, "PNG or JPEG")
-    files = require(known, f"image_bytes must hold {kinds} files, got something else", files)
+    files = kept(png if channels == 4 else png | jpeg, f"{kinds} files, got something else")
     whole = tf.where(png, _holds(files, _PNG_END), _holds(files, _JPEG_END))
-    files = require(whole, f"image_bytes must hold whole {kinds} files, got one cut off", files)
+    files = kept(whole, f"whole {kinds} files, got one cut off")
     if channels == 4:
         alpha = tf.reduce_any(header[:, 25, None] == _WITH_ALPHA, axis=1)
-        message = "image_bytes must hold images with alpha, got one without"
-        files = require(alpha, message, files)
+        files = kept(alpha, "images with alpha, got one without")
 
-    def about(args: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        file, is_png, size = args
-        orientation, transparent = orientation_and_transparency(file, is_png)
+    def about(file: tf.Tensor, is_png: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        parts, orientation, transparent = about_parts(file, is_png)
         size, components = tf.cond(is_png, lambda: (size, 3), lambda: _jpeg_header(file))
         upright = tf.where(orientation > 4, size[::-1], size)
-        return upright, orientation, transparent, components
+        return upright, orientation, transparent, components, parts
 
     # A PNG header has the width first.
     sizes = tf.stack([_big_endian(header[:, 20:24]), _big_endian(header[:, 16:20])], axis=1)
-    specs = [tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool)]
-    sizes, orientations, transparent, components = tf.map_fn(
-        about, (files, png, sizes), fn_output_signature=(*specs, specs[1])
-    )
+    specs = (_SIZE, _INT, _BOOL, _INT, _BOOL)
+    damaged = f"whole {kinds} files, got one that is damaged"
+    readable, about_files = _attempted(about, (files, png, sizes), specs, faults.none)
+    files = kept(readable, damaged)
+    sizes, orientations, transparent, components, parts = about_files
+    files = kept(parts | ~readable, f"files of up to {MOST_PARTS} chunks or segments")
     # TensorFlow makes RGB of CMYK by another rounding than Pillow, and not always of inverted inks.
-    message = "image_bytes must hold images of grey or RGB, got CMYK"
-    files = require(components < 4, message, files)
+    files = kept(components < 4, "images of grey or RGB, got CMYK")
+    expected, wanted = [height, width], f"{height} x {width} pixels"
+    if height is None:
+        tall, wide = tf.unstack(tf.cast(sizes, tf.int64), axis=1)
+        fits = (tall >= 0) & (wide >= 0) & (tall * wide <= any_size.max_pixels)
+        files = kept(fits, f"images of up to {any_size.max_pixels} pixels, got", sizes)
+        divided = tf.reduce_all((sizes > 0) & (sizes % any_size.divisor == 0), axis=1)
+        message = f"images with a height and width that {any_size.divisor} divides, got"
+        files = kept(divided, message, sizes)
+        good_sizes = tf.concat([tf.boolean_mask(sizes, faults.none), [any_size.own]], axis=0)
+        expected, wanted = good_sizes[0], "one size"
+    fits = tf.reduce_all(sizes == expected, axis=1)
+    files = kept(fits, f"images of {wanted}, got", sizes)
     # TensorFlow fills in a wrong alpha where a PNG has none and fewer than 8 bits.
     opaque = (header[:, 24] < 8) & ~transparent
-    expected, wanted = [height, width], f"{height} x {width} pixels, got up to"
-    if height is None:
-        files = up_to_pixels("image_bytes", max_pixels, tf.reduce_max(sizes, axis=0), files)
-        expected, wanted = sizes[0], "one size, got sizes up to"
-    message = f"image_bytes must hold images of {wanted}"
-    files = require(sizes == expected, message, files, tf.reduce_max(sizes, axis=0))
+    pixels = tf.TensorSpec(tf.TensorShape(shape), tf.uint8)
 
-    def decode(args: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        file, is_png, is_opaque, orientation = args
+    def decode(
+        file: tf.Tensor, is_png: tf.Tensor, is_opaque: tf.Tensor, orientation: tf.Tensor
+    ) -> tuple[tf.Tensor]:
         image = tf.cond(
             is_png, lambda: _decoded_png(file, is_opaque, channels), lambda: _decoded_jpeg(file)
         )
         if channels == 1:
             image = _grey(image)
-        return tf.ensure_shape(turned(image, orientation), shape)
+        return (tf.ensure_shape(turned(image, orientation), shape),)
 
-    spec = tf.TensorSpec(shape, tf.uint8)
-    return tf.map_fn(decode, (files, png, opaque, orientations), fn_output_signature=spec)
+    each = (files, png, opaque, orientations)
+    size = [*tf.unstack(tf.convert_to_tensor(expected)), channels]
+    readable, (images,) = _attempted(decode, each, (pixels,), faults.none, [size])
+    kept(readable, damaged)
+    return images
+
+
+def _attempted(
+    function: Callable,
+    each: Sequence[tf.Tensor],
+    specs: Sequence[tf.TensorSpec],
+    wanted: tf.Tensor,
+    shapes: Sequence | None = None,
+) -> tuple[tf.Tensor, Sequence[tf.Tensor]]:
+    """Calls a function of each row that is wanted, in which operations may fail.
+
+    First it is tried with all rows at once, since that is fastest; only if something fails, row by
+    row.
+
+    Returns:
+        Whether the row did not fail, bool [B], and what the function returned [B, ...], zeros for
+        rows that failed or were not wanted.
+    """
+    shapes = [spec.shape for spec in specs] if shapes is None else shapes
+    zeros = [tf.zeros(shape, spec.dtype) for shape, spec in zip(shapes, specs, strict=True)]
+
+    # Both ways call it, and as a function of its own it is in the graph once.
+    @tf.function(autograph=False)
+    def one(is_wanted: tf.Tensor, *args: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tf.cond(is_wanted, lambda: tuple(function(*args)), lambda: tuple(zeros))
+
+    def all_rows(*rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tf.map_fn(lambda row: one(*row), rows, fn_output_signature=tuple(specs))
+
+    def row_by_row() -> tuple[tf.Tensor, ...]:
+        return tf.map_fn(
+            lambda row: attempted(one, row, zeros), rows, fn_output_signature=(_BOOL, *specs)
+        )
+
+    rows = (wanted, *each)
+    empty = [tf.zeros(tf.concat([[0], tf.shape(zero)], 0), zero.dtype) for zero in zeros]
+    every, *results = attempted(all_rows, rows, empty)
+    fine, *results = tf.cond(
+        every, lambda: (tf.ones_like(wanted), *results), lambda: tuple(row_by_row())
+    )
+    return fine, results
 
 
 def _jpeg_header(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The height and width of a JPEG, and how many components a pixel has."""
-    header = tf.image.extract_jpeg_shape(file, name=_DECODER)
+    header = tf.image.extract_jpeg_shape(file)
     return header[:2], header[2]
 
 
 def _decoded_png(file: tf.Tensor, is_opaque: tf.Tensor, channels: int) -> tf.Tensor:
     """RGB on white, or RGBA for 4 channels."""
-    image = tf.io.decode_png(file, 4, name=_DECODER)
+    image = tf.io.decode_png(file, 4)
     return image if channels == 4 else tf.where(is_opaque, image[..., :3], _on_white(image))
 
 
 def _decoded_jpeg(file: tf.Tensor) -> tf.Tensor:
     """RGB, by the slower of TensorFlow's ways: the other is up to 7 levels off Pillow's."""
-    return tf.io.decode_jpeg(file, 3, dct_method="INTEGER_ACCURATE", name=_DECODER)
+    return tf.io.decode_jpeg(file, 3, dct_method="INTEGER_ACCURATE")
 
 
 def _on_white(image: tf.Tensor) -> tf.Tensor:

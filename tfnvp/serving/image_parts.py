@@ -4,8 +4,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfnvp.serving.inputs import require
-
 _EXIF_CHUNK, _TRANSPARENCY_CHUNK, _LAST_CHUNK = map(int.from_bytes, (b"eXIf", b"tRNS", b"IEND"))
 _FIRST_CHUNK, _FIRST_SEGMENT = 8, 2
 _EXIF_SEGMENT, _SCAN, _PADDING = 0xFFE1, 0xFFDA, 0xFFFF
@@ -13,14 +11,16 @@ _EXIF_START = int.from_bytes(b"Exif")  # Two bytes of zero follow in a segment.
 _LITTLE, _BIG = int.from_bytes(b"II"), int.from_bytes(b"MM")
 _ORIENTATION, _LONG = 0x0112, 4
 # A step costs some microseconds, and a file of nothing but empty parts has many of them.
-_MOST_PARTS = 20_000
+MOST_PARTS = 20_000
 
 Number = Callable[..., tf.Tensor]
 Walked = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 
-def orientation_and_transparency(file: tf.Tensor, is_png: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The orientation of EXIF data, int32 [] in 1..8, and whether there is a tRNS chunk, bool [].
+def about_parts(file: tf.Tensor, is_png: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Reads in a file's parts whether they end, the orientation, and whether one is tRNS.
+
+    These are bool [], false for more than 20000 parts; int32 [] in 1..8; and bool [].
 
     EXIF data is looked for where the formats have it: in the first eXIf chunk of a PNG, and in the
     first APP1 segment of EXIF before a JPEG's scan. Where it says nothing, the orientation is 1.
@@ -46,18 +46,16 @@ def orientation_and_transparency(file: tf.Tensor, is_png: tf.Tensor) -> tuple[tf
     def walk(place: int, step: Callable) -> Walked:
         begin = (tf.constant(place), tf.constant(0), tf.constant(0), tf.constant(False))
         return tf.while_loop(
-            goes_on, lambda *state: step(number, *state), begin, maximum_iterations=_MOST_PARTS
+            goes_on, lambda *state: step(number, *state), begin, maximum_iterations=MOST_PARTS
         )
 
     place, exif, end, transparent = tf.cond(
         is_png, lambda: walk(_FIRST_CHUNK, _chunk), lambda: walk(_FIRST_SEGMENT, _segment)
     )
-    message = f"image_bytes must hold files of up to {_MOST_PARTS} chunks or segments"
-    exif = require(~goes_on(place), message, exif)
     order = number(exif, 2, end=end)
     told = _orientation(lambda *args: number(*args, order == _LITTLE, end), exif)
     valid = ((order == _LITTLE) | (order == _BIG)) & (told <= 8)
-    return tf.where(valid, told, 1), transparent
+    return ~goes_on(place), tf.where(valid, told, 1), transparent
 
 
 def turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -32,7 +32,7 @@ class SavedModel:
         path: a version's directory, as `tfnvp.export_saved_model` returns it.
 
     Attributes:
-        data: "images" or "vectors".
+        data: "images", "vectors", or "data" where an event is no vector.
         conditional: whether its signatures take a label.
         event_shape: the shape of a row of data; images also have it as `image_shape`.
         levels: how many values a pixel takes; 1 for vectors.
@@ -62,7 +62,7 @@ class SavedModel:
             message = f"the SavedModel in {path} cannot be loaded: {one_line(error)}"
             raise ValueError(message) from error
         inputs = saved.meta_graphs[0].signature_def["log_prob"].inputs
-        self.data = "vectors" if "vectors" in inputs else "images"
+        self.data = next(name for name in inputs if name != "label")
         self._label = inputs.get("label")
         self.conditional = self._label is not None
         self._signature("log_prob", self.data)
@@ -98,7 +98,10 @@ class SavedModel:
         """Images [n, H, W, C] in [0, 1], the middles of their levels, or vectors [n, D]."""
         latent_mean = getattr(self._module, "latent_mean", None)
         if latent_mean is None:
-            raise ValueError(f"{self.path} is an export of an earlier tfnvp: export it again")
+            raise ValueError(
+                f"{self.path} has no normal latents to draw by a seed, or is of an earlier tfnvp: "
+                "call its signature `sample`, or export it again"
+            )
         with plain_errors():
             mean = latent_mean(self._labels(labels, n)) if self.conditional else latent_mean()
         # It is drawn as the model draws it, in the model's precision.
@@ -121,15 +124,15 @@ class SavedModel:
 
     def _to_inputs(self, x: TensorLike) -> dict[str, tf.Tensor]:
         x = tf.convert_to_tensor(x)
-        if self.data == "vectors":
+        if self.data != "images":
             x = tf.cast(x, tf.float32)
         elif x.dtype != tf.uint8:
             x = tf.cast(tf.clip_by_value(tf.floor(x * self.levels), 0, self.levels - 1), tf.uint8)
         return {self.data: x}
 
     def _from_outputs(self, outputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        if self.data == "vectors":
-            return outputs["vectors"]
+        if self.data != "images":
+            return outputs[self.data]
         return (tf.cast(outputs["images"], tf.float32) + 0.5) / self.levels
 
     def _signature(self, name: str, *inputs: str) -> tf.types.experimental.ConcreteFunction:
@@ -151,11 +154,15 @@ class SavedModel:
             raise ValueError("labels must be None, for the model is not conditional")
         try:
             with plain_errors():
-                return signature(**inputs)
+                outputs = signature(**inputs)
         except tf.errors.InvalidArgumentError as error:
             # An export asserts what it is given in words of its own.
             asserted = re.search(r"assertion failed: \[(.*?)\]", str(error))
             raise ValueError(asserted[1] if asserted else one_line(error)) from error
+        for row, fault in enumerate(outputs.get("error", tf.constant([""])).numpy()):
+            if fault:
+                raise ValueError(f"row {row}: {fault.decode()}")
+        return outputs
 
     def _labels(self, labels: TensorLike | None, rows: int) -> tf.Tensor:
         dtype = tf.as_dtype(self._label.dtype)

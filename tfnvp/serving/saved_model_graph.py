@@ -7,9 +7,6 @@ import tensorflow as tf
 from tensorflow.core.framework import function_pb2, types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-# The error about a file that such an operation cannot decode has the operation's name in it.
-_NAMED_IN_ERRORS = ("DecodePng", "DecodeJpeg", "ExtractJpegShape")
-
 
 def finish(directory: Path, inputs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> None:
     """Shortens names in a SavedModel, and writes into signatures the shapes that inputs take.
@@ -46,8 +43,7 @@ def _shorten(function: function_pb2.FunctionDef) -> dict[str, str]:
         names[argument.name] = f"v{i}" if captured else argument.name
         argument.name = names[argument.name]
     for i, node in enumerate(function.node_def):
-        end = "/".join(node.name.split("/")[-2:])
-        names[node.name] = f"n{i}/{end}" if node.op in _NAMED_IN_ERRORS else f"n{i}"
+        names[node.name] = f"n{i}"
     assert len(set(names.values())) == len(names), f"{function.signature.name}: names clash"
     for node in function.node_def:
         node.name = names[node.name]

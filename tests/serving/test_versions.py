@@ -1,0 +1,109 @@
+"""`tfnvp promote` and `tfnvp rollback` edit models.config."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tfnvp import atomic_file
+from tfnvp.cli import app
+
+pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+SHIPPED = Path(__file__).parents[2] / "serving" / "models.config"
+
+
+@pytest.fixture
+def room(tmp_path):
+    """A directory with the shipped models.config, and models of versions 1, 2 and 3."""
+    shutil.copy(SHIPPED, tmp_path / "models.config")
+    for name in ("digits", "cifar10_small"):
+        for version in ("1", "2", "3"):
+            (tmp_path / "models" / name / version).mkdir(parents=True)
+            (tmp_path / "models" / name / version / "saved_model.pb").touch()
+    return tmp_path
+
+
+def run(room, *args):
+    places = ["--config", str(room / "models.config"), "--models", str(room / "models")]
+    return CliRunner().invoke(app, [*args, *places])
+
+
+def served(room, name="digits"):
+    """The labels of a model, and the versions that stay loaded."""
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse((room / "models.config").read_text(), config)
+    (model,) = (model for model in config.model_config_list.config if model.name == name)
+    return dict(model.version_labels), list(model.model_version_policy.specific.versions)
+
+
+def test_labels_move_and_what_has_one_stays_loaded(room):
+    result = run(room, "promote", "digits", "2", "--label", "canary")
+    assert result.output == "digits: canary is version 2, before it was 1\n"
+    assert served(room) == ({"stable": 1, "canary": 2}, [1, 2])
+    run(room, "promote", "digits", "2")
+    assert served(room) == ({"stable": 2, "canary": 2, "previous": 1}, [1, 2])
+    # Two exports later the stable version is still named.
+    run(room, "promote", "digits", "3", "--label", "canary")
+    assert served(room) == ({"stable": 2, "canary": 3, "previous": 1}, [1, 2, 3])
+    assert served(room, "cifar10_small") == ({"stable": 1, "canary": 1}, [1])
+    comment = SHIPPED.read_text().partition("model_config_list")[0]
+    assert (room / "models.config").read_text().startswith(comment)
+
+
+def test_the_last_promotion_is_taken_back(room):
+    run(room, "promote", "digits", "3")
+    run(room, "promote", "digits", "3")  # It is stable already, and version 1 is still before it.
+    result = run(room, "rollback", "digits")
+    assert result.output == "digits: stable is version 1, before it was 3\n"
+    assert served(room) == ({"stable": 1, "canary": 1, "previous": 3}, [1, 3])
+    run(room, "rollback", "digits")
+    assert served(room)[0]["stable"] == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("promote", "digits", "4"), "version 4 is not in"),
+        (("promote", "letters", "1"), "has no model 'letters'; it has: digits, cifar10_small"),
+        (("rollback", "digits"), "has no version of digits to go back to"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_changes_nothing(room, args, message):
+    before = (room / "models.config").read_text()
+    result = run(room, *args)
+    assert result.exit_code == 2 and message in result.output and result.output.count("\n") == 1
+    assert (room / "models.config").read_text() == before
+
+
+def test_a_version_that_is_gone_is_not_gone_back_to(room):
+    run(room, "promote", "digits", "2")
+    shutil.rmtree(room / "models" / "digits" / "1")
+    result = run(room, "rollback", "digits")
+    assert result.exit_code == 2 and "version 1 is not in" in result.output
+    assert served(room)[0]["stable"] == 2
+
+
+def test_a_file_that_is_none_or_cannot_be_written_is_left_alone(room, monkeypatch):
+    (room / "models.config").write_text("model_config_list {")
+    result = run(room, "promote", "digits", "2")
+    assert result.exit_code == 2 and "is no models.config" in result.output
+    shutil.copy(SHIPPED, room / "models.config")
+
+    def full(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(atomic_file.os, "replace", full)
+    assert run(room, "promote", "digits", "2").exit_code == 2
+    assert (room / "models.config").read_text() == SHIPPED.read_text()
+
+
+def test_without_the_extra_the_command_says_so(room, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.config", None)
+    result = run(room, "rollback", "digits")
+    assert result.exit_code == 2 and "the extra `serving` is needed" in result.output
+    assert result.output.count("\n") == 1

@@ -1,0 +1,140 @@
+"""Calls by gRPC, with and without an event loop."""
+
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tfnvp.serving.calls import Arrays, Call
+from tfnvp.serving.errors import ServingError, foreign
+from tfnvp.serving.place import EXTRA, Place
+
+# Images and latents are larger than the 4 MB that gRPC allows unless told.
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 1 << 30),
+    ("grpc.max_send_message_length", 1 << 30),
+)
+
+
+class _Stub:
+    """The channel, requests and answers, which both ways share."""
+
+    def __init__(self, place: Place) -> None:
+        try:
+            import grpc
+            from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+        except ImportError as missing:
+            raise ImportError(f"grpc:// needs grpc: {EXTRA}") from missing
+        self._grpc, self._place = grpc, place
+        self._request, self._stub_class = (
+            predict_pb2.PredictRequest,
+            prediction_service_pb2_grpc.PredictionServiceStub,
+        )
+        # gRPC takes names in small letters alone.
+        self._metadata = [(name.lower(), x) for name, x in (place.headers or {}).items()]
+        self._channel = None
+
+    def _connected(self, kind: ModuleType) -> Any:
+        """The stub over a channel of a kind, which the first call makes."""
+        if self._channel is None:
+            place = self._place
+            if place.url.startswith("grpcs"):
+                credentials = place.credentials or self._grpc.ssl_channel_credentials()
+                self._channel = kind.secure_channel(place.address, credentials, _OPTIONS)
+            else:
+                self._channel = kind.insecure_channel(place.address, _OPTIONS)
+            self._stub = self._stub_class(self._channel)
+        return self._stub
+
+    def _request_of(self, call: Call) -> Any:
+        import tensorflow as tf
+
+        request = self._request()
+        request.model_spec.name = self._place.model
+        request.model_spec.signature_name = call.signature
+        version = self._place.version
+        if isinstance(version, str):
+            request.model_spec.version_label = version
+        elif version is not None:
+            request.model_spec.version.value = version
+        for name, value in call.inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(np.ascontiguousarray(value)))
+        return request
+
+    def _error(self, error: Exception) -> ServingError:
+        code = error.code().name
+        return ServingError(code, error.details() or "no message", again=code == "UNAVAILABLE")
+
+
+class Grpc(_Stub):
+    """Calls by gRPC for callers without an event loop."""
+
+    def predict(self, call: Call, timeout: float) -> Arrays:
+        """Calls a signature, at most for `timeout` seconds."""
+        stub, request = self._connected(self._grpc), self._request_of(call)
+        try:
+            response = stub.Predict(request, timeout=timeout, metadata=self._metadata)
+        except self._grpc.RpcError as error:
+            raise self._error(error) from error
+        return _outputs(response)
+
+    def close(self) -> None:
+        """Closes the channel."""
+        if self._channel is not None:
+            self._channel.close()
+
+
+class AsyncGrpc(_Stub):
+    """Calls by gRPC in the caller's event loop."""
+
+    async def predict(self, call: Call, timeout: float) -> Arrays:
+        """Calls a signature, at most for `timeout` seconds."""
+        stub, request = self._connected(self._grpc.aio), self._request_of(call)
+        try:
+            response = await stub.Predict(request, timeout=timeout, metadata=self._metadata)
+        except self._grpc.RpcError as error:
+            raise self._error(error) from error
+        return _outputs(response)
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        if self._channel is not None:
+            await self._channel.close()
+
+
+def _outputs(response: Any) -> Arrays:
+    return {name: _array(name, tensor) for name, tensor in response.outputs.items()}
+
+
+def _array(name: str, tensor: Any) -> np.ndarray:
+    """The array of a tensor's proto, which must hold as many values as its shape says.
+
+    TensorFlow fills up what is missing, so that some bytes that declare a huge shape would take all
+    memory.
+    """
+    from tensorflow.core.framework import types_pb2
+
+    wanted = {"images": types_pb2.DT_UINT8, "error": types_pb2.DT_STRING}
+    wanted = wanted.get(name, types_pb2.DT_FLOAT)
+    if tensor.dtype != wanted:
+        raise foreign(f"{name} has the dtype {tensor.dtype} and not {wanted}")
+    is_text = tensor.dtype == types_pb2.DT_STRING
+    values, dtype = {
+        types_pb2.DT_FLOAT: (tensor.float_val, np.dtype(np.float32)),
+        types_pb2.DT_UINT8: (tensor.int_val, np.dtype(np.uint8)),
+        types_pb2.DT_STRING: (tensor.string_val, np.dtype(object)),
+    }[wanted]
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    if tensor.tensor_content and not is_text:
+        content = tensor.tensor_content
+        count = len(content) / dtype.itemsize
+    else:
+        content, count = None, len(values)
+    if tensor.tensor_shape.unknown_rank or min(shape, default=0) < 0 or count != math.prod(shape):
+        raise foreign(f"{name} declares the shape {shape} and holds {count:g} values")
+    if content is not None:
+        return np.frombuffer(content, dtype).reshape(shape)
+    if dtype == np.uint8:
+        return np.array(values, np.int64).reshape(shape)  # Its range is yet to be looked at.
+    return np.array(list(values), dtype).reshape(shape)

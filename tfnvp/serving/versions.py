@@ -1,0 +1,115 @@
+"""Which versions a server has under which labels: its models.config, edited whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tfnvp import atomic_file
+from tfnvp.checks import one_line
+from tfnvp.serving.place import EXTRA
+
+STABLE, PREVIOUS = "stable", "previous"
+
+
+def promote(
+    config: str | os.PathLike,
+    models: str | os.PathLike,
+    name: str,
+    version: int,
+    label: str = STABLE,
+) -> int | None:
+    """Gives a label to a version, which a server then loads and keeps.
+
+    All labelled versions are named in the policy `specific`, so that no later export pushes one of
+    them out. The version that was `stable` gets the label `previous`, for `rollback`.
+
+    Args:
+        config: the file models.config that the server reads.
+        models: the directory of the models, each a directory of versions.
+        name: the model's.
+        version: its number.
+        label: the label that clients ask for.
+
+    Returns:
+        The version that had the label before; None if none had.
+
+    Raises:
+        ValueError: for a file that is no configuration, or has no such model, or a version that is
+            not there.
+        OSError: if the file cannot be read or written.
+    """
+    edited = _Config(config, models, name)
+    before = edited.labels.get(label)
+    edited.check(version)
+    if label == STABLE and before not in (None, version):
+        edited.labels[PREVIOUS] = before
+    edited.labels[label] = version
+    edited.write()
+    return before
+
+
+def rollback(config: str | os.PathLike, models: str | os.PathLike, name: str) -> tuple[int, int]:
+    """Makes the version `stable` again that was so before; a second call takes that back.
+
+    Arguments and errors are those of `promote`.
+
+    Returns:
+        The version that was `stable`, and the one that is now.
+    """
+    edited = _Config(config, models, name)
+    if not {STABLE, PREVIOUS} <= set(edited.labels):
+        raise ValueError(
+            f"{config} has no version of {name} to go back to: tfnvp promote has moved none"
+        )
+    now, before = edited.labels[PREVIOUS], edited.labels[STABLE]
+    edited.check(now)
+    edited.labels[STABLE], edited.labels[PREVIOUS] = now, before
+    edited.write()
+    return before, now
+
+
+class _Config:
+    """A models.config, and one model's labels in it."""
+
+    def __init__(self, path: str | os.PathLike, models: str | os.PathLike, name: str) -> None:
+        try:
+            from google.protobuf import text_format
+            from tensorflow_serving.config import model_server_config_pb2
+        except ImportError as missing:
+            raise ImportError(f"versions are not known without protos: {EXTRA}") from missing
+        self._path, self._format = Path(path), text_format
+        text = self._path.read_text()
+        # The text format drops comments; those at the start say what the file is.
+        lines = text.splitlines(keepends=True)
+        count = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+        self._comment = "".join(lines[:count])
+        self._config = model_server_config_pb2.ModelServerConfig()
+        try:
+            text_format.Parse(text, self._config)
+        except text_format.ParseError as error:
+            raise ValueError(f"{path} is no models.config: {one_line(error)}") from error
+        known = {model.name: model for model in self._config.model_config_list.config}
+        if name not in known:
+            raise ValueError(f"{path} has no model {name!r}; it has: {', '.join(known)}")
+        self._model = known[name]
+        self.labels = dict(self._model.version_labels)
+        # The server's base_path is its own; the last part of it is the directory here.
+        self._versions = Path(models, Path(self._model.base_path).name)
+
+    def check(self, version: int) -> None:
+        """Raises a ValueError unless a version's directory holds a SavedModel."""
+        if not (self._versions / str(version) / "saved_model.pb").is_file():
+            there = [path.parent.name for path in self._versions.glob("*/saved_model.pb")]
+            has = ", ".join(sorted(there)) or "none"
+            raise ValueError(f"version {version} is not in {self._versions}, which has: {has}")
+
+    def write(self) -> None:
+        """Writes the file, with the labelled versions for those that are loaded."""
+        kept: Any = self._model.version_labels
+        kept.clear()
+        kept.update(self.labels)
+        self._model.model_version_policy.Clear()
+        versions = sorted(set(self.labels.values()))
+        self._model.model_version_policy.specific.versions.extend(versions)
+        with atomic_file.writing(self._path) as written:
+            written.write_text(self._comment + self._format.MessageToString(self._config))
