@@ -180,7 +180,7 @@ def test_a_csv_of_scores_is_replaced_by_force_alone(saved, tmp_path):
     args = ["score", saved, source, "--to", to]
     assert_one_line(run(*args), f"{to} is there already: --force replaces it")
     assert run(*args, "--force").exit_code == 0
-    assert to.read_text().startswith("a,b,log_prob\n1,2,")
+    assert to.read_text().startswith("a,b,log_prob,unusualness\n1,2,")
 
 
 @pytest.mark.parametrize("temperature", ["inf", "nan", "-1"])
