@@ -32,6 +32,7 @@ def test_the_torch_peer_is_the_same_model(randomize):
     assert sum(p.numel() for p in peer.parameters()) == parameters
 
 
+@pytest.mark.slow
 def test_prints_a_line_a_workload_with_the_ratio(monkeypatch, capsys):
     override = json.dumps({"filters": 2, "residual_blocks": 1, "num_scales": 1})
     arguments = ["--preset", "digits", "--override", override, "--batch", "2", "--runs", "7"]

@@ -17,7 +17,12 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# Of image models one is tried each time, and the others by `make test-all`.
+SLOW = {"images, mixing": pytest.mark.slow, "images of classes": pytest.mark.slow}
+CASES = [pytest.param(name, marks=SLOW.get(name, ())) for name in MODELS]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def case(request, randomize):
     """A density, points, and a direction at each."""
     distribution = randomize(MODELS[request.param]()).distribution

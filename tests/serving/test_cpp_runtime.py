@@ -202,11 +202,14 @@ EXPORTED = {
 }
 
 
-@pytest.fixture(scope="module", params=[*EXPORTED, "digits", "cifar10_small"])
+# It is large enough to take most of this file's time.
+LARGE = pytest.param("cifar10_small", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[*EXPORTED, "digits", LARGE])
 def served(request, tiny_model, randomize, tmp_path_factory):
     if request.param not in EXPORTED:
         model = tfnvp.ImageRealNVP.from_preset(request.param, load_weights=True)
-        # The small model of CIFAR-10 is large enough that 64 rows are most of this file's time.
         rows = 16 if request.param == "cifar10_small" else ROWS
         return Served(model, SHIPPED / request.param / "1", rows=rows)
     model, options, details = EXPORTED[request.param](tiny_model, randomize)

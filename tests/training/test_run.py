@@ -148,7 +148,10 @@ def test_every_recipe_runs(name, tmp_path, folder, tfds_directory, monkeypatch, 
 
 
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("name", ["cifar10", "imagenet32", "imagenet64"])
+@pytest.mark.parametrize(
+    "name",
+    ["cifar10", *(pytest.param(f"imagenet{n}", marks=pytest.mark.slow) for n in (32, 64))],
+)
 def test_the_real_images_take_two_steps(name, tmp_path):
     recipe = tiny(name)
     try:
@@ -174,7 +177,13 @@ def test_rematerialised_is_what_the_model_is(tmp_path):
 
 
 # The paper's two scales and, at most, five; and what goes beyond it.
-@pytest.mark.parametrize("name", ["cifar10", "celeb_a", "imagenet32_plus"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar10",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("celeb_a", "imagenet32_plus")),
+    ],
+)
 @pytest.mark.usefixtures("eagerly")
 def test_every_architecture_takes_two_steps_at_reduced_size(name, tfds_directory, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
