@@ -59,7 +59,7 @@ def pytest_runtest_teardown():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     if pages > 1.5 * _COLLECTED["at"]:
         total, _, available = Path("/proc/meminfo").read_text().splitlines()[:3]
-        if int(available.split()[1]) < int(total.split()[1]) / 4:
+        if int(available.split()[1]) < int(total.split()[1]) / 6:
             gc.collect()
             _COLLECTED["at"] = pages
 
