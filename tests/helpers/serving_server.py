@@ -70,7 +70,9 @@ def serve(model):
 def rest(model, **tls):
     """Yields the address of REST; with files of a certificate and its key by https."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(server.application(model), log_level="warning", **tls)
+    # By itself it waits half a minute for the end of a TLS connection.
+    options = {"log_level": "warning", "timeout_graceful_shutdown": 1}
+    config = uvicorn.Config(server.application(model), **options, **tls)
     web = uvicorn.Server(config)
     thread = threading.Thread(target=web.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -343,8 +343,13 @@ def test_served_signatures_take_a_label(randomize, tmp_path):
         seed=tf.zeros([4], tf.int64), temperature=tf.zeros([4]), label=label
     )["vectors"]
     np.testing.assert_allclose(cold, model.decode(_mean(model, Y), labels=Y), atol=1e-5)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"labels must be 0\.\.2"):
-        served.signatures["log_prob"](vectors=x, label=label + 1)
+    # A row of a wrong label is told of it, and the others are answered.
+    wrong = tf.tensor_scatter_nd_update(label, [[1]], [3])
+    answer = served.signatures["log_prob"](vectors=x, label=wrong)
+    assert [text.decode() != "" for text in answer["error"].numpy()] == [False, True, False, False]
+    assert b"label must be 0..2" in answer["error"].numpy()[1]
+    expected = np.where(wrong == label, model.log_prob(x, labels=Y), np.nan)
+    np.testing.assert_allclose(answer["log_prob"], expected, rtol=1e-5)
 
 
 def test_served_images_of_any_size_are_about_the_labels_mean(tiny_model, tmp_path):
