@@ -7,8 +7,9 @@ def sizes(x: tf.Tensor) -> list[int | tf.Tensor]:
     """Lists x's sizes: a Python int where the size is known, else a scalar int32 tensor."""
     if x.shape.is_fully_defined():
         return x.shape.as_list()
-    dynamic = tf.shape(x)
-    return [dynamic[i] if size is None else size for i, size in enumerate(x.shape)]
+    # One operation for all: a graph takes an item of a tensor by four.
+    dynamic = tf.unstack(tf.shape(x), x.shape.rank)
+    return [d if size is None else size for d, size in zip(dynamic, x.shape, strict=True)]
 
 
 def over_event(values: tf.Tensor, x: tf.Tensor, event_ndims: int | None = None) -> tf.Tensor:
@@ -21,7 +22,8 @@ def over_event(values: tf.Tensor, x: tf.Tensor, event_ndims: int | None = None) 
         x: a tensor.
         event_ndims: the number of last axes that are an event's; None for all but the first.
     """
-    return tf.broadcast_to(values, sizes(x)[1 if event_ndims is None else -event_ndims :])
+    event = x.shape[1 if event_ndims is None else -event_ndims :]
+    return tf.broadcast_to(values, event if event.is_fully_defined() else sizes(x)[-len(event) :])
 
 
 def known_shape(x: tf.Tensor, shape: list[int | None]) -> tf.Tensor:

@@ -3,118 +3,21 @@
 import inspect
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from helpers.few_couplings import FewCouplings
+from helpers.bijectors import ALL, MODELS
 
-from tfnvp.bijectors import (
-    AffineCoupling,
-    BatchNormalization,
-    ContextShift,
-    ElementwiseSpline,
-    FactorOut,
-    FlowBijector,
-    ImageLogit,
-    InvertibleConv1x1,
-    LogTails,
-    OpenedCells,
-    Squeeze,
-    Standardization,
-    forward_and_log_det,
-    inverse_and_log_det,
-)
+from tfnvp.bijectors import FlowBijector, forward_and_log_det, inverse_and_log_det
 from tfnvp.bijectors.flow_bijector import keras_layers
-from tfnvp.layers import (
-    CommonValues,
-    DenseNetwork,
-    InvertibleMatrix,
-    ResidualNetwork,
-    RunningMoments,
-    SplineWeights,
-    Standardizer,
-)
-from tfnvp.masks import ChannelHalves, Checkerboard
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-
-def _image_coupling(mask, channels, dtype):
-    stays = channels // 2 if isinstance(mask, ChannelHalves) else channels
-    changes = channels - stays if isinstance(mask, ChannelHalves) else channels
-    if isinstance(mask, ChannelHalves) and mask.parity:
-        changes = stays
-    parity = mask.parity if isinstance(mask, Checkerboard) else None
-    network = ResidualNetwork(changes, 4, 1, checkerboard_parity=parity, dtype=dtype)
-    return AffineCoupling(mask, network)
-
-
-def _vector_coupling(parity, size, dtype):
-    changes = size // 2 if parity else size - size // 2
-    network = DenseNetwork(changes, [8], activation="tanh", dtype=dtype)
-    return AffineCoupling(ChannelHalves(parity, event_ndims=1), network)
-
-
-def _normalization(mask, dtype):
-    return BatchNormalization(mask, RunningMoments(dtype=dtype))
-
-
-def _context_shift(shape, dtype):
-    layer = keras.layers.Dense(shape[-1], use_bias=False, dtype=dtype)
-    return ContextShift(layer, tf.constant([0.5, -1.0], dtype), event_ndims=len(shape))
-
-
-def _factored(dtype):
-    inner = [_image_coupling(Checkerboard(1), 2, dtype), _normalization(Checkerboard(1), dtype)]
-    return FactorOut(tfb.Chain([*inner, tfb.Shift(tf.constant(0.3, dtype))]))
-
-
-def _real_nvp(channels, dtype, num_scales=1, **options):
-    sizes = {"num_scales": num_scales, "filters": 4, "residual_blocks": 1}
-    model = FewCouplings((4, 4, channels), **sizes, **options, dtype=dtype)
-    return model.distribution.bijector
-
-
-# name: (bijector of a dtype, event shape of the data)
-CASES = {
-    "checkerboard 0": (lambda d: _image_coupling(Checkerboard(0), 2, d), (4, 2, 2)),
-    "checkerboard 1": (lambda d: _image_coupling(Checkerboard(1), 1, d), (3, 3, 1)),
-    "channels 0": (lambda d: _image_coupling(ChannelHalves(0), 3, d), (2, 3, 3)),
-    "channels 1": (lambda d: _image_coupling(ChannelHalves(1), 3, d), (2, 3, 3)),
-    "vector 0": (lambda d: _vector_coupling(0, 5, d), (5,)),
-    "vector 1": (lambda d: _vector_coupling(1, 5, d), (5,)),
-    "invertible conv": (lambda d: InvertibleConv1x1(InvertibleMatrix(dtype=d)), (3, 2, 4)),
-    "matrix of vectors": (
-        lambda d: InvertibleConv1x1(InvertibleMatrix(seed=1, dtype=d), event_ndims=1),
-        (5,),
-    ),
-    # Some values are beyond the bounds.
-    "elementwise spline": (lambda d: ElementwiseSpline(SplineWeights(4, dtype=d), 0.8), (5,)),
-    "opened cells": (lambda d: OpenedCells(CommonValues(dtype=d)), (5,)),
-    "log tails": (lambda d: LogTails(0.4), (5,)),
-    "squeeze": (lambda d: Squeeze(), (4, 2, 3)),
-    "normalization": (lambda d: _normalization(None, d), (3, 2, 2)),
-    "normalization checkerboard 0": (lambda d: _normalization(Checkerboard(0), d), (3, 3, 2)),
-    "normalization checkerboard 1": (lambda d: _normalization(Checkerboard(1), d), (3, 3, 2)),
-    "normalization channels 0": (lambda d: _normalization(ChannelHalves(0), d), (2, 2, 3)),
-    "normalization channels 1": (lambda d: _normalization(ChannelHalves(1), d), (2, 2, 3)),
-    "normalization vector": (lambda d: _normalization(ChannelHalves(0, event_ndims=1), d), (5,)),
-    "context shift": (lambda d: _context_shift((3, 2, 2), d), (3, 2, 2)),
-    "context shift vector": (lambda d: _context_shift((5,), d), (5,)),
-    "factor out": (_factored, (4, 2, 1)),
-    "image logit": (lambda d: ImageLogit(), (2, 3, 1)),
-    "standardization": (lambda d: Standardization(Standardizer(dtype=d)), (5,)),
-}
-# A whole model takes seconds to trace and to compile: one of two scales, with all that a model may
-# have, and one of one scale in each dtype.
-MODELS = {
-    ("real nvp", "float64"): (lambda d: _real_nvp(1, d), (4, 4, 1)),
-    ("real nvp", "float32"): (lambda d: _real_nvp(2, d), (4, 4, 2)),
-    ("real nvp plus", "float64"): (lambda d: _real_nvp(2, d, 2, mixing=True), (4, 4, 2)),
-}
-ALL = {(name, dtype): CASES[name] for name in CASES for dtype in ("float64", "float32")} | MODELS
+# A function takes ten times as long to trace and to compile as to run: of the parts of models it is
+# tried in float32 alone, in which functions run.
+COMPILED = [case for case in ALL if case[1] == "float32" or case in MODELS]
+compiled_cases = pytest.mark.parametrize("case", COMPILED, ids=" ".join, indirect=True)
 
 
 class Case(NamedTuple):
@@ -190,12 +93,20 @@ def test_both_together_are_the_four_methods_of_tfp(case):
     case.close(b.forward_log_det_jacobian(case.z, ndims), together["forward log-det"])
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
-def test_answers_are_of_the_current_weights(case, compiled):
+def test_answers_are_of_the_current_weights(case):
     """Also where argument and answer are held, TFP's cache being neither asked nor filled."""
-    b, ndims = case.bijector, _event_ndims(case)
-    if compiled and not isinstance(b, FlowBijector):
+    _follows_its_weights(case, lambda function: function)
+
+
+@compiled_cases
+def test_answers_are_of_the_current_weights_in_a_function(case):
+    if not isinstance(case.bijector, FlowBijector):
         pytest.skip("a minute to trace; tests/test_distribution.py has whole models in a function")
+    _follows_its_weights(case, tf.function)
+
+
+def _follows_its_weights(case, wrap):
+    b, ndims = case.bijector, _event_ndims(case)
     functions = [
         b.inverse,
         lambda x: b.inverse_log_det_jacobian(x, ndims),
@@ -214,7 +125,7 @@ def test_answers_are_of_the_current_weights(case, compiled):
         return before, answers(), [f(_fresh(a)) for f, a in zip(functions, arguments, strict=True)]
 
     weights = [variable.numpy() for variable in b.trainable_variables]
-    before, after, fresh = (tf.function(before_and_after) if compiled else before_and_after)()
+    before, after, fresh = wrap(before_and_after)()
     for variable, value in zip(b.trainable_variables, weights, strict=True):
         variable.assign(value)
     for new, expected in zip(after, fresh, strict=True):
@@ -277,6 +188,7 @@ def test_batch_dimensions_are_independent(case):
     case.close(summed, tf.reduce_sum(each, axis=1), factor=3)
 
 
+@compiled_cases
 def test_graph_of_unknown_batch_size_does_as_eager_code(case):
     ndims = _event_ndims(case)
     maps = _maps(case.bijector, ndims)
@@ -289,6 +201,7 @@ def test_graph_of_unknown_batch_size_does_as_eager_code(case):
         case.close(value, eager[key] if eager[key].shape.rank == 0 else eager[key][:1])
 
 
+@compiled_cases
 def test_xla_does_as_eager_code(case):
     maps = _maps(case.bijector, _event_ndims(case))
     eager = maps(case.x, case.z)

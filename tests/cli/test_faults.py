@@ -6,22 +6,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from helpers.commands import assert_one_line, run
 from PIL import Image
-from typer.testing import CliRunner
 
 import tfnvp
-from tfnvp.cli import app
-
-
-def run(*args):
-    return CliRunner().invoke(app, [str(arg) for arg in args])
-
-
-def assert_one_line(result, *parts):
-    assert result.exit_code == 2, (result.output, result.exception)
-    assert len(result.output.splitlines()) == 1, result.output
-    for part in parts:
-        assert str(part) in result.output
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,12 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from helpers.commands import run
 
 import tfnvp
-from tfnvp.cli import app
 from tfnvp.training.recipes import table as table_recipe
 
 NAMES = ["age", "height", "weight"]
-
-
-def run(*args):
-    return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
 def _write(path, rows, names=NAMES, encoding="utf-8"):

@@ -37,6 +37,7 @@ def compare(one, several, tolerance):
     assert one["history"]["loss"][-1] < one["history"]["loss"][0]
     for key in ("loss", "bits_per_dim"):
         np.testing.assert_allclose(several["history"][key], one["history"][key], rtol=tolerance)
+    for key in several["evaluation"]:
         assert several["evaluation"][key] == pytest.approx(one["evaluation"][key], rel=tolerance)
     # Of all weights together: some are nearly 0, and all their digits are rounding.
     one, several = (np.concatenate([*map(np.ravel, run["weights"])]) for run in (one, several))

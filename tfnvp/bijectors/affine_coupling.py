@@ -134,7 +134,8 @@ class AffineCoupling(FlowBijector):
 
     def _batch_and_event(self, x: tf.Tensor) -> tuple[list, list]:
         batch_ndims = x.shape.rank - self.mask.event_ndims
-        return sizes(x)[:batch_ndims], sizes(x)[batch_ndims:]
+        shape = sizes(x)
+        return shape[:batch_ndims], shape[batch_ndims:]
 
     def _sum(self, log_scale: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(log_scale, axis=list(range(-self.mask.event_ndims, 0)))

@@ -1,9 +1,12 @@
 """The invertible 1x1 convolution, which mixes the channels of each pixel."""
 
+import math
+
 import tensorflow as tf
 
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.layers.invertible_matrix import InvertibleMatrix
+from tfnvp.shapes import sizes
 
 
 class InvertibleConv1x1(FlowBijector):
@@ -63,7 +66,7 @@ class InvertibleConv1x1(FlowBijector):
         """Gives L, U, the log-det of all pixels, and the order of P."""
         *factors, order = self.matrix(x)
         lower, upper, log_det = (tf.cast(value, x.dtype) for value in factors)
-        pixels = tf.reduce_prod(tf.shape(x)[-self.event_ndims : -1])
+        pixels = math.prod(sizes(x)[-self.event_ndims : -1])
         return lower, upper, log_det * tf.cast(pixels, x.dtype), order
 
 

@@ -1,0 +1,37 @@
+"""The command `tfnvp`, run in the tests' own process."""
+
+import functools
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from tfnvp.cli import app, loading
+
+
+def run(*args):
+    """What the command leaves: its status, and what it has printed."""
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def assert_one_line(result, *parts):
+    """Asserts that a command was refused in one line, in which the parts occur."""
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert len(result.output.splitlines()) == 1, result.output
+    for part in parts:
+        assert str(part) in result.output
+
+
+def load_once(name):
+    """`loading.load`, by which a model that one command has traced is there for the next."""
+    path = Path(name)
+    files = [path, *sorted(path.rglob("*"))] if path.parts[1:] and path.exists() else []
+    return _load(str(name), tuple((str(f), *f.stat()[6:9]) for f in files))
+
+
+_load_anew = loading.load
+
+
+@functools.cache
+def _load(name, state):
+    """Loads a model whose files are in a state."""
+    return _load_anew(name)
