@@ -27,7 +27,7 @@ def _own_flow():
 
 
 MODELS = {
-    "images": lambda: FewCouplings((4, 4, 1), 2, filters=4, residual_blocks=1),
+    "images": lambda: FewCouplings((4, 4, 1), 1, filters=4, residual_blocks=1),
     "mixing": lambda: FewCouplings((4, 4, 2), 1, filters=4, residual_blocks=1, mixing=True),
     "images of classes": lambda: FewCouplings(
         (4, 4, 1), 1, filters=4, residual_blocks=1, num_classes=3
@@ -70,21 +70,19 @@ def _jacobian(distribution, x):
 
 
 # What a program may have asked, and still hold, before the weights change.
-HELD = {
-    "nothing": lambda distribution, x: None,
-    "log_prob": lambda distribution, x: distribution.log_prob(x),
-    "latents": lambda distribution, x: distribution.bijector.inverse(x),
-    "log-det": lambda distribution, x: distribution.bijector.inverse_log_det_jacobian(x),
-    "jacobian": _jacobian,
-}
+HELD = (
+    lambda distribution, x: distribution.log_prob(x),
+    lambda distribution, x: distribution.bijector.inverse(x),
+    lambda distribution, x: distribution.bijector.inverse_log_det_jacobian(x),
+    _jacobian,
+)
 
 
-@pytest.mark.parametrize("held", HELD)
-def test_log_prob_is_of_the_current_weights(flow, held):
+def test_log_prob_is_of_the_current_weights(flow):
     make, model = flow
     distribution, same = make(), make()
     x = _sample(distribution)
-    kept = HELD[held](distribution, x)
+    kept = [held(distribution, x) for held in HELD]
     before = distribution.log_prob(x), distribution.bijector.inverse(x)
     _move(model)
     for one in (distribution, same, make()):

@@ -241,10 +241,12 @@ def test_the_installed_command_is_quiet(tmp_path):
 
 
 def test_the_installed_command_trains_in_an_empty_directory(tmp_path):
-    args = ["train", "moons", "--epochs", "1", "--limit-steps", "2", "--no-export"]
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    np.savetxt(tmp_path / "x.csv", rows, delimiter=",", header="a,b", comments="")
+    args = ["train", "table", "--data", "x.csv", "--limit-steps", "2", "--no-export"]
     done = installed(*args, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    (run_dir,) = (tmp_path / "runs" / "moons").iterdir()
+    (run_dir,) = (tmp_path / "runs" / "table").iterdir()
     card = json.loads((run_dir / "card.json").read_text())
     assert card["command"] == f"tfnvp {' '.join(args)}"
-    assert (run_dir / "model.keras").is_file() and (run_dir / "density.png").is_file()
+    assert (run_dir / "model.keras").is_file() and (run_dir / "curves.png").is_file()

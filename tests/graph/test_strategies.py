@@ -11,20 +11,23 @@ from helpers.processes import Program
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """results[replicas]: what that many replicas and one device have come to, once it is asked."""
+    """results[replicas]: what that many replicas and one device have come to, once it is asked.
+
+    results["further"] is that of two replicas, of further models.
+    """
     directory = tmp_path_factory.mktemp("strategies")
 
     class Results(dict):
-        def __missing__(self, replicas):
+        def __missing__(self, key):
             # It runs in a process of its own: logical devices are set up before TensorFlow starts,
             # and strategies of different sizes do not go together in one.
-            program = Program(functools.partial(strategy_program.main, replicas, directory))
-            code, out, errors = program.end()
+            program = functools.partial(strategy_program.main, key, directory)
+            code, out, errors = Program(
+                strategy_program.further if key == "further" else program
+            ).end()
             assert code == 0, errors
-            self[replicas] = json.loads(out.splitlines()[-1])
-            if replicas == 4:
-                self[4]["images"][0] = self[2]["images"][0]
-            return self[replicas]
+            self[key] = json.loads(out.splitlines()[-1])
+            return self[key]
 
     return Results()
 
@@ -45,34 +48,41 @@ def compare(one, several, tolerance):
 
 
 @pytest.mark.parametrize(
-    ("replicas", "case"),
+    ("key", "case"),
     [
         (2, "images"),
-        pytest.param(4, "images", marks=pytest.mark.slow),
-        (2, "rematerialised"),
         (2, "labelled vectors"),
-        (2, "weighted"),
+        pytest.param(4, "images", marks=pytest.mark.slow),
+        pytest.param("further", "rematerialised", marks=pytest.mark.slow),
+        pytest.param("further", "weighted", marks=pytest.mark.slow),
     ],
 )
-def test_replicas_train_as_one_device_does(replicas, case, results):
+def test_replicas_train_as_one_device_does(key, case, results):
     """21 steps, a third of them with replicas that have no rows."""
-    compare(*results[replicas][case], tolerance=1e-9)
+    compare(*results[key][case], tolerance=1e-9)
 
 
-@pytest.mark.parametrize("case", ["float32", "weighted float32 by Muon"])
-def test_in_float32(case, results):
+@pytest.mark.parametrize(
+    ("key", "case"),
+    [
+        (2, "weighted float32 by Muon"),
+        pytest.param("further", "float32", marks=pytest.mark.slow),
+    ],
+)
+def test_in_float32(key, case, results):
     """Whose batch normalizations are fused, with a gradient of their own."""
-    compare(*results[2][case], tolerance=1e-4)
+    compare(*results[key][case], tolerance=1e-4)
 
 
+@pytest.mark.slow
 def test_batch_statistics_may_be_each_replicas_own(results):
     """Another training, about as good."""
-    one, _ = results[2]["images"]
-    own = results[2]["own"]
+    found = results["further"]
+    (one, _), own = found["images"], found["own"]
     assert own["history"]["loss"][-1] < own["history"]["loss"][0]
     assert abs(own["history"]["loss"][0] - one["history"]["loss"][0]) > 1e-6
     assert abs(own["evaluation"]["loss"] - one["evaluation"]["loss"]) < 0.1
-    assert results[2]["own differ"] == 0
+    assert found["own differ"] == 0
 
 
 @pytest.mark.parametrize("replicas", [2, FOUR])

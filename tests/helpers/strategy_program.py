@@ -54,60 +54,67 @@ def differ(strategy, model):
     return max(float(np.ptp([p.numpy() for p in all], axis=0).max()) for all in parts)
 
 
+def several(replicas):
+    """A strategy of so many logical CPUs."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+    )
+    # No value that is looked at depends on the optimizer of graphs.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+
+def both(strategy, model, data, **options):
+    """The same training by one device and by a strategy, and the model of the second."""
+    _, one = fit(model, data, contextlib.nullcontext(), **options)
+    trained, of_several = fit(model, data, strategy.scope(), **options)
+    return trained, [one, of_several]
+
+
+def further():
+    """Prints JSON: what two replicas and one device have come to, of further models."""
+    strategy, results = several(2), {}
+    for name, model, data, options in (
+        ("images", image, (images,), {}),
+        ("rematerialised", lambda dtype: image(dtype, remat=True), (images,), {}),
+        ("weighted", image, {"x": images, "sample_weight": weights}, {}),
+        ("float32", image, (images,), {"dtype": "float32"}),
+    ):
+        _, results[name] = both(strategy, model, data, **options)
+    own, results["own"] = fit(
+        lambda dtype: image(dtype, synchronized=False), (images,), strategy.scope()
+    )
+    results["own differ"] = differ(strategy, own)
+    print(json.dumps(results))
+
+
 def main(replicas, directory):
     """Prints JSON: what several replicas and, beside them, one device have come to.
 
     Replicas are logical CPUs; models are saved in the directory.
     """
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
-    )
-    # The optimizer of graphs takes a third of the time, and changes no value that is looked at.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-    results = {}
-    cases = {
-        "images": (image, (images,)),
-        "rematerialised": (lambda dtype: image(dtype, remat=True), (images,)),
-        "labelled vectors": (
+    strategy, results = several(replicas), {}
+    mirrored, results["images"] = both(strategy, image, (images,))
+    if replicas == 2:
+        _, results["labelled vectors"] = both(
+            strategy,
             lambda dtype: tfnvp.VectorRealNVP(
                 2, 2, (4,), num_classes=3, conditional_base=True, dtype=dtype
             ),
             (vectors, labels),
-        ),
-        "weighted": (image, {"x": images, "sample_weight": weights}),
-    }
-    if replicas == 4:
-        cases = {"images": cases["images"]}
-    one = None
-    for name, (model, data) in cases.items():
-        # Keras' own Adam clips and sums in another order.
-        adam = keras.optimizers.Adam if name == "labelled vectors" else tfnvp.optimizers.Adam
-        # Rematerialised, evaluation is that of all models.
-        options = {"adam": adam, "evaluated": name != "rematerialised"}
-        # Rematerialised, one device does the same (see tests/layers); one run serves 2 and 4
-        # replicas.
-        if replicas == 2 and name != "rematerialised":
-            _, one = fit(model, data, contextlib.nullcontext(), **options)
-        trained, several = fit(model, data, strategy.scope(), **options)
-        results[name] = [one, several]
-        if name == "images":
-            mirrored = trained
-    if replicas == 2:
-        # Keras' Muon takes no step in float64.
-        for name, data, adam in (
-            ("float32", (images,), tfnvp.optimizers.Adam),
-            ("weighted float32 by Muon", (images, labels, weights), tfnvp.optimizers.Muon),
-        ):
-            results[name] = [
-                fit(image, data, scope, "float32", adam=adam, evaluated=False)[1]
-                for scope in (contextlib.nullcontext(), strategy.scope())
-            ]
-        own, results["own"] = fit(
-            lambda dtype: image(dtype, synchronized=False), (images,), strategy.scope()
+            # Keras' own clips and sums in another order.
+            adam=keras.optimizers.Adam,
         )
-        results["own differ"] = differ(strategy, own)
+        # Keras' Muon takes no step in float64.
+        _, results["weighted float32 by Muon"] = both(
+            strategy,
+            image,
+            (images, labels, weights),
+            dtype="float32",
+            adam=tfnvp.optimizers.Muon,
+            evaluated=False,
+        )
     results["differ"] = differ(strategy, mirrored)
 
     with strategy.scope():

@@ -121,7 +121,13 @@ def test_every_function_follows(case, randomize):
         assert np.max(np.abs(after["sample"] - before["sample"])) > 1e-6, change
 
 
-@pytest.mark.parametrize("kind", SHAPES)
+# What changes is dense layers: vectors have no others, and images follow by `make test-all`.
+of_kinds = pytest.mark.parametrize(
+    "kind", ["vectors", pytest.param("images", marks=pytest.mark.slow)]
+)
+
+
+@of_kinds
 def test_scores_follow_layers_that_are_quantized_one_by_one(kind, randomize, refuses):
     """Which the model itself refuses: conditioners would not be the same in both directions."""
     model, x = _make(kind, randomize)
@@ -138,7 +144,7 @@ def test_scores_follow_layers_that_are_quantized_one_by_one(kind, randomize, ref
         assert np.max(np.abs(after[name] - before[name])) > 1e-6, name
 
 
-@pytest.mark.parametrize("kind", SHAPES)
+@of_kinds
 def test_training_goes_on_with_lora_once_compiled_again(kind, randomize, refuses):
     model, x = _make(kind, randomize)
     model.fit(_pairs(x), verbose=0, shuffle=False)
@@ -155,7 +161,7 @@ def test_training_goes_on_with_lora_once_compiled_again(kind, randomize, refuses
     assert not any(map(np.array_equal, before, after))
 
 
-@pytest.mark.parametrize("kind", SHAPES)
+@of_kinds
 def test_what_is_frozen_after_a_training_stays(kind, randomize):
     """Without another compilation."""
     model, x = _make(kind, randomize)
@@ -168,7 +174,7 @@ def test_what_is_frozen_after_a_training_stays(kind, randomize):
     assert np.any(np.array(_dense(model)[-1].kernel) != other)
 
 
-@pytest.mark.parametrize("kind", SHAPES)
+@of_kinds
 def test_a_model_with_a_quantized_layer_is_not_saved(kind, randomize, refuses, tmp_path):
     """Keras would write a file that it cannot load."""
     model, _ = _make(kind, randomize)
@@ -178,7 +184,7 @@ def test_a_model_with_a_quantized_layer_is_not_saved(kind, randomize, refuses, t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("kind", SHAPES)
+@of_kinds
 def test_quantization_is_refused(kind, randomize, refuses):
     """And leaves the model as it was."""
     model, x = _make(kind, randomize)

@@ -25,6 +25,10 @@ def _vectors(**options):
     return tfnvp.VectorRealNVP(2, num_couplings=2, hidden_units=(4,), **options)
 
 
+def _labelled():
+    return _vectors(num_classes=3)
+
+
 def _images(**options):
     return FewCouplings((4, 4, 1), 1, 4, 1, levels=17, **options)
 
@@ -32,8 +36,8 @@ def _images(**options):
 # A model, data with something wrong in the third batch of 4, and what is said of it.
 WRONG = {
     "NaN": (_vectors, (_wrong(VECTORS, np.nan),), "vectors must be finite, got NaN"),
-    "class 7": (lambda: _vectors(num_classes=3), (VECTORS, _wrong(LABELS, 7)), "0..2, .* got 7$"),
-    "class -5": (lambda: _vectors(num_classes=3), (VECTORS, _wrong(LABELS, -5)), "got -5$"),
+    "class 7": (_labelled, (VECTORS, _wrong(LABELS, 7)), "0..2, .* got 7$"),
+    "class -5": (_labelled, (VECTORS, _wrong(LABELS, -5)), "got -5$"),
     "pixel": (_images, (_wrong(PIXELS, 200),), r"values 0\.\.16, got up to 200"),
     "intensity": (_images, (_wrong(PIXELS / np.float32(17), 1.5),), "values in .* got .* 1.5"),
     "weight": (_vectors, (VECTORS, None, _wrong(np.ones(11), -1)), "0 or more, got -1"),
@@ -73,10 +77,10 @@ KINDS = {"data set": _data_set, "generator": _generator, "PyDataset": Batches}
 @pytest.fixture(scope="module")
 def models():
     """By the name of what is wrong, a model of which steps are compiled by XLA."""
-    found = {name: make() for name, (make, *_) in WRONG.items()}
-    for model in found.values():
+    made = {make: make() for make, *_ in WRONG.values()}
+    for model in made.values():
         model.compile(optimizer=keras.optimizers.SGD(0.01), jit_compile=True)
-    return found
+    return {name: made[make] for name, (make, *_) in WRONG.items()}
 
 
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])

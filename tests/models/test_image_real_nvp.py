@@ -155,7 +155,7 @@ def test_architecture_is_that_of_the_paper():
 @pytest.mark.parametrize("training", [False, True])
 def test_gradients_are_the_slopes_of_the_log_prob(tiny_model, training):
     """Along random directions, since many operations here have a gradient of their own."""
-    distribution = tiny_model((4, 4, 2), num_scales=2, levels=LEVELS, dtype="float64").distribution
+    distribution = tiny_model((4, 4, 2), levels=LEVELS, dtype="float64").distribution
     model = tfnvp.FlowModel(distribution, dtype="float64")
 
     @tf.function
@@ -216,8 +216,8 @@ def test_encode_and_decode_meet_again_under_a_mixed_policy(tiny_model):
 
 
 @pytest.mark.parametrize("bad", [floats()[:, :2], np.full((4, 4, 4, 2), np.nan, "float32")])
-def test_a_refused_fit_leaves_a_model_that_trains(bad, refuses):
-    model = tfnvp.ImageRealNVP((4, 4, 2), 1, filters=4, residual_blocks=1)
+def test_a_refused_fit_leaves_a_model_that_trains(bad, tiny_model, refuses):
+    model = tiny_model((4, 4, 2))
     model.compile(optimizer="adam")
     before = [v.numpy() for v in model.trainable_variables]
     refuses(model.fit, bad, verbose=0, match="must have")

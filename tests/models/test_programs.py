@@ -208,23 +208,24 @@ def test_any_number_of_rows_in_one_trace(distribution):
 # Far out.
 
 
-@pytest.mark.parametrize("size", [1e10, 1e19, -1e19, 1e30, 3e38, np.inf])
 @compiled
-def test_far_out_there_is_no_density_and_no_nan(distribution, compiled, size):
+def test_far_out_there_is_no_density_and_no_nan(distribution, compiled):
+    @compiled
     def value_and_gradients(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
             log_prob = distribution.log_prob(x)
         return log_prob, tape.gradient(log_prob, [x, *distribution.trainable_variables])
 
-    x = tf.fill([2, *distribution.batch_shape, *distribution.event_shape], np.float32(size))
-    log_prob, gradients = compiled(value_and_gradients)(x)
-    if size == 1e10 and "standardizer" in str(distribution.variables):
-        assert np.all(log_prob < -1e3)  # Tables have heavy tails.
-    else:
-        assert np.isneginf(log_prob).all()
-    for gradient in gradients:
-        assert np.isfinite(gradient).all()
+    for size in (1e10, 1e19, -1e19, 1e30, 3e38, np.inf):
+        x = tf.fill([2, *distribution.batch_shape, *distribution.event_shape], np.float32(size))
+        log_prob, gradients = value_and_gradients(x)
+        if size == 1e10 and "standardizer" in str(distribution.variables):
+            assert np.all(log_prob < -1e3)  # Tables have heavy tails.
+        else:
+            assert np.isneginf(log_prob).all(), size
+        for gradient in gradients:
+            assert np.isfinite(gradient).all(), size
 
 
 def test_a_row_far_out_is_no_matter_to_others(distribution):
@@ -288,7 +289,7 @@ def test_a_model_is_exported_before_its_first_call(model, tmp_path):
     )
 
 
-@pytest.mark.parametrize("monitor", ["val_bits_per_dim", "val_loss", "bits_per_dim", "loss"])
+@pytest.mark.parametrize("monitor", ["val_bits_per_dim", "loss"])
 def test_callbacks_know_which_way_is_better(monitor, tmp_path):
     model = tfnvp.VectorRealNVP(2, num_couplings=2, hidden_units=[4])
     model.compile(optimizer="adam")

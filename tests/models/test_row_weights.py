@@ -32,7 +32,11 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+# In float64 images take twice the time of the kernel, and vectors have the same digits.
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name == "images")) for name in CASES]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def case(request, randomize):
     """What trains a model from the same start, by batches of all rows, and the tolerance."""
     make, tolerance, labelled = CASES[request.param]

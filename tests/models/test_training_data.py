@@ -120,8 +120,10 @@ def test_data_of_which_nothing_is_ignored_is_not_remarked_upon(case):
 # Data of which the figures would say nothing.
 
 
-@pytest.mark.parametrize("steps", [15, 16])
-@pytest.mark.parametrize("kind", ["array", "data set", "labelled", "validation"])
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [("array", 15), ("data set", 16), ("labelled", 15), ("validation", 16)],
+)
 def test_float_images_that_are_pixels_are_remarked_upon_once(kind, steps):
     model = _model("images", levels=16)
     pixels = np.random.default_rng(0).integers(0, 16, (8, 4, 4, 1))
@@ -141,8 +143,7 @@ def test_float_images_that_are_pixels_are_remarked_upon_once(kind, steps):
     np.testing.assert_array_equal(np.rint(x * steps).astype("uint8"), pixels)
 
 
-@pytest.mark.parametrize("scale", [300.0, 0.01])
-@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize(("scale", "offset"), [(300.0, 0.0), (0.01, 1000.0)])
 def test_vectors_of_a_scale_far_from_one_are_remarked_upon_until_adapted_to(scale, offset):
     model = _model("vectors")
     x = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")

@@ -47,7 +47,7 @@ CASES = {
     "Keras' Adam": (_images, (FLOATS,), keras.optimizers.Adam),
 }
 # One compilation of an image model takes half a minute.
-SLOW = {name: pytest.mark.slow for name in CASES if "vectors" not in name}
+SLOW = {name: pytest.mark.slow for name in CASES if name != "labelled vectors"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in CASES])

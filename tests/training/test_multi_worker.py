@@ -99,6 +99,7 @@ def of_two_workers(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_arrays_are_shuffled_alike_for_all_workers(of_two_workers):
     """Each row is seen once in an epoch, by one of them; the next epoch has another order."""
     one, other = (worker["rows"] for worker in of_two_workers)
@@ -107,6 +108,7 @@ def test_arrays_are_shuffled_alike_for_all_workers(of_two_workers):
     assert one[0] != one[1] and one[0] != sorted(one[0])
 
 
+@pytest.mark.slow
 def test_data_sets_that_show_workers_the_wrong_rows_are_refused(of_two_workers):
     for worker in of_two_workers:
         assert "x must be shuffled with a seed under several workers" in worker["unseeded"]
@@ -116,11 +118,13 @@ def test_data_sets_that_show_workers_the_wrong_rows_are_refused(of_two_workers):
         assert worker["seeded"] == worker["sharded"] == "trains"
 
 
+@pytest.mark.slow
 def test_rows_are_held_out_alike(of_two_workers):
     one, other = (worker["held out"] for worker in of_two_workers)
     assert one == other and np.isfinite(one).all()
 
 
+@pytest.mark.slow
 def test_keras_callbacks_save_and_go_on(of_two_workers):
     for worker in of_two_workers:
         assert worker["epochs"] == [2]
@@ -128,6 +132,7 @@ def test_keras_callbacks_save_and_go_on(of_two_workers):
     assert of_two_workers[0]["score"] == of_two_workers[1]["score"]
 
 
+@pytest.mark.slow
 def test_workers_answer_as_one_device_does(of_two_workers):
     """By `log_prob` in a function, `predict`, `evaluate`, `sample`, and an export."""
     for worker in of_two_workers:

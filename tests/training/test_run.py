@@ -116,8 +116,17 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
+# Those that are as another one but for their images' names and sizes run by `make test-all`.
+ALIKE = ("cifar10_small", "imagenet32", "imagenet32_plus", "imagenet64", "lsun_bedroom")
+ALIKE += ("lsun_church_outdoor", "lsun_tower")
+RECIPES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else [])
+    for name in recipes.names()
+]
+
+
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_runs(name, tmp_path, folder, tfds_directory, monkeypatch, capsys):
     """A whole run, on the few images of a TFDS directory written for the tests."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_directory))
