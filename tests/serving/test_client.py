@@ -1,5 +1,6 @@
 """The clients against a small server by gRPC, and `tfnvp serve` by REST."""
 
+import asyncio
 import ssl
 import subprocess
 import time
@@ -67,6 +68,20 @@ def test_answers_are_the_models(url, flow, kind):
     client.close()
     with pytest.raises(ServingError, match="CANCELLED: the client is closed"):
         client.log_prob(IMAGES, 1)
+
+
+def test_files_and_numbers_are_taken_in_the_forms_that_python_has_them(url):
+    client = Blocking(url, "tiny", version=np.int64(1), timeout=np.float32(9), retries=np.int8(1))
+    file = tf.io.encode_png(IMAGES[0] * 15 + 8).numpy()
+    expected = client.log_prob([file] * 2, 1)
+    for files in ([bytearray(file), memoryview(file)], np.array([file, file], object)):
+        np.testing.assert_array_equal(client.log_prob(files, 1), expected)
+
+
+def test_an_async_client_goes_from_one_event_loop_to_the_next(url):
+    client = tfnvp.serving.AsyncClient(url, "tiny")
+    for _ in range(2):
+        assert asyncio.run(client.log_prob(IMAGES, 1)).shape == (3,)
 
 
 @KINDS
@@ -152,7 +167,7 @@ def test_versions_and_labels_are_asked_for(url, server):
     for version in (None, 1, "stable"):
         Blocking(url, "tiny", version).log_prob(IMAGES, 1)
         assert server.seen[-1] == ("tiny", version, "log_prob", 3)
-    for name, version in (("a/b:c", None), ("tiny", "of today/2")):
+    for name, version in (("a b?c#d%", None), ("tiny", "of today?")):
         with pytest.raises(ServingError, match="NOT_FOUND"):
             Blocking(url, name, version).log_prob(IMAGES, 1)
 
@@ -241,14 +256,29 @@ def test_headers_are_sent_by_rest():
         ({"url": "grpc://host"}, "url must be"),
         ({"url": "http://host:99999"}, "url must be"),
         ({"url": "http://user:pass@host"}, "url must be"),
+        ({"url": "http://[::1"}, "url must be"),
+        ({"url": "http://local host:1"}, "url must be"),
+        ({"url": "http://host/a?"}, "url must be"),
+        ({"url": b"http://host"}, "url must be"),
         ({"timeout": 0}, "timeout must be"),
+        ({"timeout": "3"}, "timeout must be"),
         ({"timeout": float("nan")}, "timeout must be"),
         ({"retries": -1}, "retries must"),
         ({"model": ""}, "model must be"),
+        ({"model": "\ud800"}, "model must be"),
+        ({"model": "a\0"}, "model must be"),
         ({"version": -1}, "version must be"),
+        ({"version": 2**70}, "version must be"),
+        ({"version": ""}, "version must be"),
         ({"headers": {"a": 1}}, "headers must be"),
+        ({"headers": {"a b": "x"}}, "headers must be"),
+        ({"headers": {"a": "x\r\nb: y"}}, r"headers must be .*, got \['a'\]$"),
+        ({"headers": {"a": "é"}}, "headers must be"),
+        ({"headers": [("a", "b")]}, "headers must be .*, got list$"),
         ({"credentials": 1}, "credentials are of grpcs"),
+        ({"credentials": 1, "url": "grpcs://host:1"}, "credentials must be grpc.Ch.*, got int"),
         ({"ssl_context": 1}, "ssl_context is of https"),
+        ({"ssl_context": 1, "url": "https://host"}, "ssl_context must be an ssl.SSLContext"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -261,7 +291,14 @@ def test_bad_arguments_are_named(arguments, message):
     [
         (lambda c: c.log_prob(IMAGES[0]), r"x must be uint8 images .*pass x\[None\]"),
         (lambda c: c.log_prob(IMAGES.astype(int)), "x must be uint8 where it is images"),
-        (lambda c: c.log_prob([["a"]]), "x must be numbers"),
+        (lambda c: c.log_prob([["a"]]), "x must be numbers, or a list of files"),
+        (lambda c: c.log_prob(["digit.png"]), "x must be numbers, or a list of files"),
+        (lambda c: c.log_prob(None), "x must be numbers, or a list of files"),
+        (lambda c: c.log_prob([[1, 2], [3]]), "x must be an array of numbers"),
+        (lambda c: c.decode([[1, 2], [3]]), "latents must be an array of numbers"),
+        (lambda c: c.sample([1, [2]]), "seeds must be an array of numbers"),
+        (lambda c: c.log_prob(IMAGES, [[1], 2, 3]), "labels must be an array of numbers"),
+        (lambda c: c.log_prob(bytearray(b"file")), "x must be a list of files, got one"),
         (lambda c: c.log_prob(np.array([[1.0, np.nan]])), "x must be finite.* in row 0"),
         (lambda c: c.log_prob(np.array([[1e300]])), "x must be finite in float32"),
         (lambda c: c.log_prob([b"file", "text"]), "x must be files alone, each bytes, got str"),

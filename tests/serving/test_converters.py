@@ -161,9 +161,7 @@ def test_onnx(case, name, tmp_path, monkeypatch):
     tf2onnx.main()
     session = onnxruntime.InferenceSession(file)
     names = [output.name for output in session.get_outputs()]
-    case.check(
-        "onnxruntime", name, lambda x: dict(zip(names, session.run(names, x), strict=True))
-    )
+    case.check("onnxruntime", name, lambda x: dict(zip(names, session.run(names, x), strict=True)))
 
 
 @pytest.mark.parametrize("name", SIGNATURES)

@@ -88,7 +88,8 @@ def export_saved_model(
 
     Raises:
         TypeError: if the model is no `FlowModel`.
-        ValueError: for an unknown signature, or a size that does not fit the model.
+        ValueError: for an unknown signature, a size that does not fit the model, options that
+            exclude each other, or a card that is not JSON.
         OSError: if the directory cannot be written; nothing half-written stays.
 
     Example:
@@ -107,11 +108,14 @@ def export_saved_model(
     options = Options(bfloat16_weights, strict, static_batch)
     served = _signatures_of(model, options, image_size, max_pixels)
     known = [name for name in served.inputs if not static_batch or name in _CONVERTIBLE]
-    names = known if signatures is None else list(signatures)
+    if isinstance(signatures, str):
+        raise ValueError(f"signatures must be a list of names, got signatures={signatures!r}")
+    names = known if signatures is None else list(dict.fromkeys(signatures))
     for name in names:
         check_choice("signature", name, known)
     if not names:
         raise ValueError(f"signatures must name one of {', '.join(known)}, got none")
+    card = _as_json(card)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     version = _next_version(directory)
@@ -130,7 +134,7 @@ def export_saved_model(
         tf.saved_model.save(module, str(written), signatures=functions)
         finish(written, {} if static_batch else inputs)
         content = {
-            **(card or {}),
+            **card,
             "served": {
                 "version": version,
                 "tensorflow": tf.__version__,
@@ -175,6 +179,14 @@ def _signatures_of(
         raise ValueError(f"image_size is of an ImageRealNVP, got image_size={image_size!r}")
     kind = NormalSignatures if isinstance(model, VectorRealNVP) else Signatures
     return kind(model, options)
+
+
+def _as_json(card: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The facts as JSON will have them, or a ValueError before anything is traced."""
+    try:
+        return json.loads(json.dumps(dict(card or {})))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"card must be a dictionary that JSON can hold: {error}") from error
 
 
 @contextlib.contextmanager
