@@ -46,25 +46,35 @@ def log_prob(flow, images, labels):
     return [float(flow.log_prob(x[None], None if y < 0 else y)[0]) for x, y in pairs]
 
 
+@pytest.fixture(scope="module")
+def expected(flow):
+    """What the model answers, by the names of calls, and pictures with their scores."""
+    values = IMAGES.astype(int) * 15 + 8
+    return {
+        "log_prob": log_prob(flow, IMAGES, LABELS),
+        "bits_per_dim": flow.bits_per_dim(IMAGES, 1),
+        "encode": flow.encode(IMAGES, 1),
+        "files": [tf.io.encode_png(image.astype("uint8")).numpy() for image in values],
+        "of files": log_prob(flow, (values * 17 // 256).astype("uint8"), LABELS),
+    }
+
+
 @KINDS
-def test_answers_are_the_models(url, flow, kind):
+def test_answers_are_the_models(url, expected, kind):
     client = kind(url, "tiny")
-    expected = log_prob(flow, IMAGES, LABELS)
-    np.testing.assert_allclose(client.log_prob(IMAGES, LABELS), expected, rtol=1e-5)
+    np.testing.assert_allclose(client.log_prob(IMAGES, LABELS), expected["log_prob"], rtol=1e-5)
     one = client.bits_per_dim(IMAGES, labels=1)
-    np.testing.assert_allclose(one, flow.bits_per_dim(IMAGES, 1), rtol=1e-5)
+    np.testing.assert_allclose(one, expected["bits_per_dim"], rtol=1e-5)
     latents = client.encode(IMAGES, labels=1)
-    np.testing.assert_allclose(latents, flow.encode(IMAGES, 1), atol=1e-4)
+    np.testing.assert_allclose(latents, expected["encode"], atol=1e-4)
     decoded = client.decode(latents, labels=1)
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, IMAGES)
     drawn = client.sample([5, 6, 5], temperature=0.7, labels=1)
     assert drawn.shape == (3, 4, 4, 1)
     np.testing.assert_allclose(drawn[0].astype(int), drawn[2], atol=1)
-    files = [tf.io.encode_png(image * 15 + 8).numpy() for image in IMAGES]
-    levels = ((IMAGES.astype(int) * 15 + 8) * 17 // 256).astype("uint8")
-    expected = log_prob(flow, levels, LABELS)
-    np.testing.assert_allclose(client.log_prob(files, LABELS), expected, rtol=1e-5)
+    scores = client.log_prob(expected["files"], LABELS)
+    np.testing.assert_allclose(scores, expected["of files"], rtol=1e-5)
     client.close()
     with pytest.raises(ServingError, match="CANCELLED: the client is closed"):
         client.log_prob(IMAGES, 1)

@@ -28,7 +28,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import tfnvp
 
-SECONDS = float(os.environ.get("TFNVP_SERVING_SECONDS", 5))
+SECONDS = float(os.environ.get("TFNVP_SERVING_SECONDS", 2))
 INVALID_ARGUMENT = 3
 RUNNER = Path(__file__).parents[1] / "helpers" / "cpp_runtime.py"
 SHIPPED = Path(__file__).parents[2] / "saved_models"

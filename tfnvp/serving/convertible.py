@@ -15,8 +15,8 @@ def convertible(function: Any) -> Any:
     matrices, fixed noise. What is left is arithmetic, which other runtimes have.
 
     Args:
-        function: a concrete function of tensors by name, of known shapes, to tensors by name. It
-            draws no random numbers.
+        function: a concrete function of tensors by name, of known shapes, to tensors by name,
+            whose only effects are assertions.
     """
     frozen = internals.frozen(function)
     definition = _pure(frozen.graph.as_graph_def())
