@@ -23,14 +23,13 @@ LABELS = np.array([0, 2, -1])
 
 
 @pytest.fixture(scope="module")
-def flow(tiny_model):
-    return tiny_model((4, 4, 1), levels=17, num_classes=3, label_dropout=0.1)
+def flow(of_classes):
+    return of_classes[0]
 
 
 @pytest.fixture(scope="module")
-def server(flow, tmp_path_factory):
-    path = tfnvp.export_saved_model(flow, tmp_path_factory.mktemp("export") / "tiny")
-    served = serving_server.Model(path, "tiny")
+def server(of_classes):
+    served = serving_server.Model(of_classes[1], "tiny")
     with serving_server.serve(served) as (served.grpc, served.http):
         yield served
 

@@ -196,7 +196,6 @@ EXPORTED = {
         {},
         {"bits": 0.01, "model": tiny((4, 4, 4), levels=256)},
     ),
-    "classes": lambda tiny, _: (tiny((4, 4, 1), num_classes=3, label_dropout=0.1), {}, {}),
     "vectors": lambda _, randomize: (_vectors(randomize), {}, {}),
     "vectors of a context": lambda _, randomize: (_vectors(randomize, context_size=2), {}, {}),
 }
@@ -206,8 +205,10 @@ EXPORTED = {
 LARGE = pytest.param("cifar10_small", marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=[*EXPORTED, "digits", LARGE])
+@pytest.fixture(scope="module", params=[*EXPORTED, "classes", "digits", LARGE])
 def served(request, tiny_model, randomize, tmp_path_factory):
+    if request.param == "classes":
+        return Served(*request.getfixturevalue("of_classes"))
     if request.param not in EXPORTED:
         model = tfnvp.ImageRealNVP.from_preset(request.param, load_weights=True)
         rows = 16 if request.param == "cifar10_small" else ROWS
