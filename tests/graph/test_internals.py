@@ -293,3 +293,13 @@ def test_keras_still_calls_what_an_optimizer_of_replicas_overrides(name, monkeyp
         optimizer.build([variable])
     strategy.run(tf.function(lambda: optimizer.apply([tf.constant(1.0)], [variable])))
     assert calls
+
+
+def test_a_frozen_function_has_neither_variables_nor_functions():
+    weight = tf.Variable(2.0)
+    inner = tf.function(lambda x: weight * x)
+    outer = tf.function(lambda x: inner(x) + 1).get_concrete_function(tf.TensorSpec([], tf.float32))
+    made = internals.frozen(outer)
+    kinds = {operation.type for operation in made.graph.get_operations()}
+    assert "Mul" in kinds and not kinds & {"ReadVariableOp", "PartitionedCall"}
+    assert not made.variables and len(made.outputs) == 1

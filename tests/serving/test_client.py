@@ -1,5 +1,6 @@
 """The clients against a small server by gRPC, and `tfnvp serve` by REST."""
 
+import asyncio
 import ssl
 import subprocess
 import time
@@ -22,14 +23,13 @@ LABELS = np.array([0, 2, -1])
 
 
 @pytest.fixture(scope="module")
-def flow(tiny_model):
-    return tiny_model((4, 4, 1), levels=17, num_classes=3, label_dropout=0.1)
+def flow(of_classes):
+    return of_classes[0]
 
 
 @pytest.fixture(scope="module")
-def server(flow, tmp_path_factory):
-    path = tfnvp.export_saved_model(flow, tmp_path_factory.mktemp("export") / "tiny")
-    served = serving_server.Model(path, "tiny")
+def server(of_classes):
+    served = serving_server.Model(of_classes[1], "tiny")
     with serving_server.serve(served) as (served.grpc, served.http):
         yield served
 
@@ -45,28 +45,52 @@ def log_prob(flow, images, labels):
     return [float(flow.log_prob(x[None], None if y < 0 else y)[0]) for x, y in pairs]
 
 
+@pytest.fixture(scope="module")
+def expected(flow):
+    """What the model answers, by the names of calls, and pictures with their scores."""
+    values = IMAGES.astype(int) * 15 + 8
+    return {
+        "log_prob": log_prob(flow, IMAGES, LABELS),
+        "bits_per_dim": flow.bits_per_dim(IMAGES, 1),
+        "encode": flow.encode(IMAGES, 1),
+        "files": [tf.io.encode_png(image.astype("uint8")).numpy() for image in values],
+        "of files": log_prob(flow, (values * 17 // 256).astype("uint8"), LABELS),
+    }
+
+
 @KINDS
-def test_answers_are_the_models(url, flow, kind):
+def test_answers_are_the_models(url, expected, kind):
     client = kind(url, "tiny")
-    expected = log_prob(flow, IMAGES, LABELS)
-    np.testing.assert_allclose(client.log_prob(IMAGES, LABELS), expected, rtol=1e-5)
+    np.testing.assert_allclose(client.log_prob(IMAGES, LABELS), expected["log_prob"], rtol=1e-5)
     one = client.bits_per_dim(IMAGES, labels=1)
-    np.testing.assert_allclose(one, flow.bits_per_dim(IMAGES, 1), rtol=1e-5)
+    np.testing.assert_allclose(one, expected["bits_per_dim"], rtol=1e-5)
     latents = client.encode(IMAGES, labels=1)
-    np.testing.assert_allclose(latents, flow.encode(IMAGES, 1), atol=1e-4)
+    np.testing.assert_allclose(latents, expected["encode"], atol=1e-4)
     decoded = client.decode(latents, labels=1)
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, IMAGES)
     drawn = client.sample([5, 6, 5], temperature=0.7, labels=1)
     assert drawn.shape == (3, 4, 4, 1)
     np.testing.assert_allclose(drawn[0].astype(int), drawn[2], atol=1)
-    files = [tf.io.encode_png(image * 15 + 8).numpy() for image in IMAGES]
-    levels = ((IMAGES.astype(int) * 15 + 8) * 17 // 256).astype("uint8")
-    expected = log_prob(flow, levels, LABELS)
-    np.testing.assert_allclose(client.log_prob(files, LABELS), expected, rtol=1e-5)
+    scores = client.log_prob(expected["files"], LABELS)
+    np.testing.assert_allclose(scores, expected["of files"], rtol=1e-5)
     client.close()
     with pytest.raises(ServingError, match="CANCELLED: the client is closed"):
         client.log_prob(IMAGES, 1)
+
+
+def test_files_and_numbers_are_taken_in_the_forms_that_python_has_them(url):
+    client = Blocking(url, "tiny", version=np.int64(1), timeout=np.float32(9), retries=np.int8(1))
+    file = tf.io.encode_png(IMAGES[0] * 15 + 8).numpy()
+    expected = client.log_prob([file] * 2, 1)
+    for files in ([bytearray(file), memoryview(file)], np.array([file, file], object)):
+        np.testing.assert_array_equal(client.log_prob(files, 1), expected)
+
+
+def test_an_async_client_goes_from_one_event_loop_to_the_next(url):
+    client = tfnvp.serving.AsyncClient(url, "tiny")
+    for _ in range(2):
+        assert asyncio.run(client.log_prob(IMAGES, 1)).shape == (3,)
 
 
 @KINDS
@@ -152,7 +176,7 @@ def test_versions_and_labels_are_asked_for(url, server):
     for version in (None, 1, "stable"):
         Blocking(url, "tiny", version).log_prob(IMAGES, 1)
         assert server.seen[-1] == ("tiny", version, "log_prob", 3)
-    for name, version in (("a/b:c", None), ("tiny", "of today/2")):
+    for name, version in (("a b?c#d%", None), ("tiny", "of today?")):
         with pytest.raises(ServingError, match="NOT_FOUND"):
             Blocking(url, name, version).log_prob(IMAGES, 1)
 
@@ -241,14 +265,29 @@ def test_headers_are_sent_by_rest():
         ({"url": "grpc://host"}, "url must be"),
         ({"url": "http://host:99999"}, "url must be"),
         ({"url": "http://user:pass@host"}, "url must be"),
+        ({"url": "http://[::1"}, "url must be"),
+        ({"url": "http://local host:1"}, "url must be"),
+        ({"url": "http://host/a?"}, "url must be"),
+        ({"url": b"http://host"}, "url must be"),
         ({"timeout": 0}, "timeout must be"),
+        ({"timeout": "3"}, "timeout must be"),
         ({"timeout": float("nan")}, "timeout must be"),
         ({"retries": -1}, "retries must"),
         ({"model": ""}, "model must be"),
+        ({"model": "\ud800"}, "model must be"),
+        ({"model": "a\0"}, "model must be"),
         ({"version": -1}, "version must be"),
+        ({"version": 2**70}, "version must be"),
+        ({"version": ""}, "version must be"),
         ({"headers": {"a": 1}}, "headers must be"),
+        ({"headers": {"a b": "x"}}, "headers must be"),
+        ({"headers": {"a": "x\r\nb: y"}}, r"headers must be .*, got \['a'\]$"),
+        ({"headers": {"a": "é"}}, "headers must be"),
+        ({"headers": [("a", "b")]}, "headers must be .*, got list$"),
         ({"credentials": 1}, "credentials are of grpcs"),
+        ({"credentials": 1, "url": "grpcs://host:1"}, "credentials must be grpc.Ch.*, got int"),
         ({"ssl_context": 1}, "ssl_context is of https"),
+        ({"ssl_context": 1, "url": "https://host"}, "ssl_context must be an ssl.SSLContext"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -261,7 +300,14 @@ def test_bad_arguments_are_named(arguments, message):
     [
         (lambda c: c.log_prob(IMAGES[0]), r"x must be uint8 images .*pass x\[None\]"),
         (lambda c: c.log_prob(IMAGES.astype(int)), "x must be uint8 where it is images"),
-        (lambda c: c.log_prob([["a"]]), "x must be numbers"),
+        (lambda c: c.log_prob([["a"]]), "x must be numbers, or a list of files"),
+        (lambda c: c.log_prob(["digit.png"]), "x must be numbers, or a list of files"),
+        (lambda c: c.log_prob(None), "x must be numbers, or a list of files"),
+        (lambda c: c.log_prob([[1, 2], [3]]), "x must be an array of numbers"),
+        (lambda c: c.decode([[1, 2], [3]]), "latents must be an array of numbers"),
+        (lambda c: c.sample([1, [2]]), "seeds must be an array of numbers"),
+        (lambda c: c.log_prob(IMAGES, [[1], 2, 3]), "labels must be an array of numbers"),
+        (lambda c: c.log_prob(bytearray(b"file")), "x must be a list of files, got one"),
         (lambda c: c.log_prob(np.array([[1.0, np.nan]])), "x must be finite.* in row 0"),
         (lambda c: c.log_prob(np.array([[1e300]])), "x must be finite in float32"),
         (lambda c: c.log_prob([b"file", "text"]), "x must be files alone, each bytes, got str"),

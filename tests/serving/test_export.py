@@ -51,6 +51,8 @@ def test_the_card_tells_what_the_model_is(model, tmp_path):
     assert written["served"]["images"] == "uint8, 0..16; PNG and JPEG files 0..255"
     assert written["served"]["signatures"] == {"encode": {"images": "uint8 ['rows', 4, 4, 1]"}}
     assert set(tf.saved_model.load(str(path)).signatures) == {"encode"}
+    with pytest.raises(ValueError, match="has no signature log_prob: give the"):
+        tfnvp.serving.SavedModel(path)
 
 
 def test_without_the_extra_the_warm_up_is_skipped_and_said_so(model, tmp_path, monkeypatch):
@@ -108,6 +110,9 @@ def test_saved_model_cli_shows_and_runs_an_export(vector_model, vector_directory
     [
         ({"signatures": ["score"]}, "unknown signature 'score'; known: log_prob"),
         ({"signatures": []}, "got none"),
+        ({"signatures": "log_prob"}, "signatures must be a list of names, got"),
+        ({"card": {"x": object()}}, "card must be a dictionary that JSON can hold"),
+        ({"card": [1]}, "card must be a dictionary that JSON can hold"),
         ({"image_size": (5, 4)}, "multiples of 2"),
         ({"image_size": "all"}, "'any' or None"),
     ],

@@ -114,6 +114,19 @@ def test_what_cannot_be_answered_is_an_error(served, case):
     assert status == expected and message in answer["error"]
 
 
+@pytest.mark.parametrize("place", ["tiny/versions/x", "tiny/nothing", "a/b/c:predict"])
+def test_a_path_that_there_is_not_is_an_error_in_tf_servings_form(served, place):
+    status, answer = served("GET", place)
+    assert status == 400
+    assert answer == {"error": f"Malformed request: GET /v1/models/{place}"}
+
+
+def test_a_name_that_paths_cannot_have_is_refused(path):
+    for name in ("a/b", "a:b"):
+        with pytest.raises(ValueError, match="name must have neither / nor :"):
+            server.ServedModel(path, name)
+
+
 def test_a_body_that_is_no_json_is_an_error(served):
     status, answer = served("POST", "tiny:predict", content=b"images=1")
     assert status == 400 and answer["error"].startswith("JSON Parse error")

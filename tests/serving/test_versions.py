@@ -71,6 +71,9 @@ def test_the_last_promotion_is_taken_back(room):
         (("promote", "digits", "4"), "version 4 is not in"),
         (("promote", "letters", "1"), "has no model 'letters'; it has: digits, cifar10_small"),
         (("rollback", "digits"), "has no version of digits to go back to"),
+        (("promote", "digits", "2", "--label", ""), "label must be a text"),
+        (("promote", "digits", "2", "--label", "a\n"), "label must be a text"),
+        (("promote", "digits", "2", "--label", "a/b"), "label must be a text"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_changes_nothing(room, args, message):
@@ -89,9 +92,11 @@ def test_a_version_that_is_gone_is_not_gone_back_to(room):
 
 
 def test_a_file_that_is_none_or_cannot_be_written_is_left_alone(room, monkeypatch):
-    (room / "models.config").write_text("model_config_list {")
-    result = run(room, "promote", "digits", "2")
-    assert result.exit_code == 2 and "is no models.config" in result.output
+    for content in (b"model_config_list {", b"\xff"):
+        (room / "models.config").write_bytes(content)
+        result = run(room, "promote", "digits", "2")
+        assert result.exit_code == 2 and "models.config is no models.config" in result.output
+        assert (room / "models.config").read_bytes() == content
     shutil.copy(SHIPPED, room / "models.config")
 
     def full(*args):
@@ -100,6 +105,15 @@ def test_a_file_that_is_none_or_cannot_be_written_is_left_alone(room, monkeypatc
     monkeypatch.setattr(atomic_file.os, "replace", full)
     assert run(room, "promote", "digits", "2").exit_code == 2
     assert (room / "models.config").read_text() == SHIPPED.read_text()
+
+
+def test_a_link_stays_one_and_names_may_be_of_any_language(room):
+    (room / "models.config").rename(room / "real.config")
+    (room / "models.config").symlink_to(room / "real.config")
+    for label in ('ünï"\\', "stable"):
+        assert run(room, "promote", "digits", "2", "--label", label).exit_code == 0
+        assert served(room)[0][label] == 2
+    assert (room / "models.config").is_symlink()
 
 
 def test_without_the_extra_the_command_says_so(room, monkeypatch):

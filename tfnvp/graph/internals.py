@@ -17,6 +17,7 @@ import tensorflow_probability as tfp
 from keras.src.backend.common import global_state
 from keras.src.trainers.compile_utils import MetricsList
 from tensorflow.python.eager import context as eager
+from tensorflow.python.framework import convert_to_constants
 from tensorflow_probability.python.internal import cache_util
 
 from tfnvp.graph import replicas
@@ -73,8 +74,7 @@ class ReplicaOptimizer:
         self, grads: list[tf.Tensor], trainable_variables: list, learning_rate: Any
     ) -> None:
         if not replicas.may_meet_in_functions():
-            super()._backend_update_step(grads, trainable_variables, learning_rate)
-            return
+            return super()._backend_update_step(grads, trainable_variables, learning_rate)
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             self.update_step(gradient, variable, learning_rate)
 
@@ -189,9 +189,7 @@ def slot_index(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) 
     return optimizer._get_variable_index(variable)
 
 
-def variables_unknown_to(
-    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
-) -> list[keras.Variable]:
+def variables_unknown_to(optimizer: Any, variables: list[keras.Variable]) -> list[keras.Variable]:
     """Lists the variables for which an optimizer that is built was not built."""
     known = {id(v) for v in getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables}
     return [variable for variable in variables if id(variable) not in known]
@@ -216,6 +214,12 @@ def in_training() -> bool:
 def takes_collectives(strategy: tf.distribute.MirroredStrategy) -> bool:
     """Tells whether replicas exchange by collectives, as they do unless told otherwise."""
     return strategy.extended._cross_device_ops is strategy.extended._collective_ops
+
+
+# https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/framework/convert_to_constants.py
+def frozen(function: Any) -> Any:
+    """Inlines the functions that a concrete function calls; its variables become constants."""
+    return convert_to_constants.convert_variables_to_constants_v2(function, False)
 
 
 # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/data/ops/shuffle_op.py
@@ -303,9 +307,7 @@ def answer_afresh(
 
     def in_one_pass(tfp_method: Callable, inverse: bool) -> Callable:
         @functools.wraps(tfp_method)
-        def method(
-            chain: tfb.Bijector, argument: tf.Tensor, event_ndims: int, **kwargs: Any
-        ) -> tf.Tensor:
+        def method(chain: Any, argument: Any, event_ndims: int, **kwargs: Any) -> tf.Tensor:
             if kwargs or not _BypassableCache.bypassed_by(chain) or not in_line(chain):
                 return tfp_method(chain, argument, event_ndims, **kwargs)
             return log_det(chain, argument, event_ndims, inverse)
@@ -329,9 +331,7 @@ class _BypassableCache(cache_util.BijectorCache):
                 vars(part)["_tfnvp_bypasses_cache"] = True
         return known["_tfnvp_bypasses_cache"]
 
-    def __get__(
-        self, bijector: tfb.Bijector | None, bijector_class: type | None = None
-    ) -> "cache_util.BijectorCache | _NoCache":
+    def __get__(self, bijector: tfb.Bijector | None, bijector_class: type | None = None) -> Any:
         if bijector is not None and self.bypassed_by(bijector):
             return _NoCache(bijector)
         return super().__get__(bijector, bijector_class)

@@ -26,6 +26,10 @@ class _Stub:
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
         except ImportError as missing:
             raise ImportError(f"grpc:// needs grpc: {EXTRA}") from missing
+        kind = grpc.ChannelCredentials
+        if not isinstance(place.credentials, (kind, type(None))):
+            got = type(place.credentials).__name__
+            raise ValueError(f"credentials must be grpc.ChannelCredentials, got {got}")
         self._grpc, self._place = grpc, place
         self._request, self._stub_class = (
             predict_pb2.PredictRequest,
@@ -39,7 +43,7 @@ class _Stub:
         """The stub over a channel of a kind, which the first call makes."""
         if self._channel is None:
             place = self._place
-            if place.url.startswith("grpcs"):
+            if place.by_tls:
                 credentials = place.credentials or self._grpc.ssl_channel_credentials()
                 self._channel = kind.secure_channel(place.address, credentials, _OPTIONS)
             else:
@@ -57,7 +61,7 @@ class _Stub:
         if isinstance(version, str):
             request.model_spec.version_label = version
         elif version is not None:
-            request.model_spec.version.value = version
+            request.model_spec.version.value = int(version)
         for name, value in call.inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(np.ascontiguousarray(value)))
         return request

@@ -5,16 +5,19 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tfnvp.checks import one_line
 from tfnvp.serving.errors import ServingError, foreign
 
 Arrays = dict[str, np.ndarray]
 
 MOST_ROWS = 256  # A request has no more, and is a few batches of a server's.
 _MOST_BYTES = 16_000_000  # Nor does it have more of inputs, unless a single row does.
+_FILE = (bytes, bytearray, memoryview)
 _FIRST_PAUSE = 0.1  # The first retry waits so many seconds, each further one twice as long.
 
 
@@ -114,14 +117,16 @@ class Call:
 
 def scores(x: ArrayLike | Sequence[bytes], labels: ArrayLike | None, output: str) -> Call:
     """The call for `log_prob` or `bits_per_dim` of data or files."""
-    if isinstance(x, bytes):
+    if isinstance(x, _FILE):
         raise TypeError("x must be a list of files, got one: pass [x]")
-    if isinstance(x, (list, tuple)) and any(isinstance(item, bytes) for item in x):
-        others = {type(item).__name__ for item in x if not isinstance(item, bytes)}
+    if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1:
+        x = list(x)
+    if isinstance(x, (list, tuple)) and any(isinstance(item, _FILE) for item in x):
+        others = {type(item).__name__ for item in x if not isinstance(item, _FILE)}
         if others:
             raise TypeError(f"x must be files alone, each bytes, got {', '.join(sorted(others))}")
         files = np.empty(len(x), object)
-        files[:] = x
+        files[:] = [bytes(item) for item in x]
         return Call("score_encoded", _labelled({"image_bytes": files}, labels), output, ())
     return Call("log_prob", _labelled(_data(x), labels), output, ())
 
@@ -144,14 +149,14 @@ def decode(latents: ArrayLike, labels: ArrayLike | None) -> Call:
 
 def sample(seeds: ArrayLike, temperature: ArrayLike, labels: ArrayLike | None) -> Call:
     """The call for samples, one a seed."""
-    given = np.asarray(seeds)
+    given = _array("seeds", seeds)
     whole = given.dtype.kind in "iu" or not given.size
     if given.ndim != 1 or not whole or (given.size and given.max() > np.iinfo(np.int64).max):
         raise ValueError(
             f"seeds must be a list of integers of 64 bits, got dtype {given.dtype} and shape "
             f"{given.shape}"
         )
-    factors = np.asarray(temperature)
+    factors = _array("temperature", temperature)
     fits = factors.dtype.kind in "fiu" and factors.shape in ((), given.shape)
     if not fits or not np.all((factors >= 0) & np.isfinite(factors)):
         raise ValueError(
@@ -217,7 +222,12 @@ class Patience:
 
 def _data(x: ArrayLike) -> Arrays:
     """The input of data, whose name follows from its dtype and rank."""
-    array = np.asarray(x)
+    array = _array("x", x)
+    if array.dtype.kind in "SUO":
+        raise ValueError(
+            "x must be numbers, or a list of files, each the bytes that are in it, got dtype "
+            f"{array.dtype}"
+        )
     if array.dtype == np.uint8:
         if array.ndim != 4:
             one = ": pass x[None]" if array.ndim == 3 else ""
@@ -233,8 +243,15 @@ def _data(x: ArrayLike) -> Arrays:
     return {"vectors" if rows.ndim == 2 else "data": rows}
 
 
+def _array(name: str, value: ArrayLike) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{name} must be an array of numbers: {one_line(error)}") from error
+
+
 def _floats(name: str, x: ArrayLike) -> np.ndarray:
-    array = np.asarray(x)
+    array = _array(name, x)
     if array.dtype.kind not in "fiu" or not array.ndim:
         raise ValueError(
             f"{name} must be numbers with rows first, got dtype {array.dtype} and shape "
@@ -253,7 +270,7 @@ def _labelled(inputs: Arrays, labels: ArrayLike | None) -> Arrays:
     if labels is None:
         return inputs
     rows = len(next(iter(inputs.values())))
-    array = np.asarray(labels)
+    array = _array("labels", labels)
     if array.dtype.kind in "iu" and array.shape in ((), (rows,)):
         return {**inputs, "label": np.broadcast_to(array.astype(np.int64), (rows,))}
     if array.dtype.kind == "f" and array.ndim and array.shape[:-1] in ((), (rows,)):
@@ -267,9 +284,9 @@ def _labelled(inputs: Arrays, labels: ArrayLike | None) -> Arrays:
 
 def check_limits(timeout: float, retries: int) -> None:
     """Raises a ValueError unless a call can take so long, and be tried again so often."""
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
         raise ValueError(f"timeout must be a number of seconds, got timeout={timeout!r}")
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be positive, in seconds, got timeout={timeout!r}")
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+    if isinstance(retries, bool) or not isinstance(retries, Integral) or retries < 0:
         raise ValueError(f"retries must be 0 or more, got retries={retries!r}")

@@ -1,6 +1,7 @@
 """Clients for served models, by gRPC or REST; they need the extra `serving`."""
 
 import asyncio
+import functools
 import ssl
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -38,8 +39,10 @@ class _Calls(Generic[Answer]):
         calls.check_limits(timeout, retries)
         place = Place(url, model, version, headers, credentials, ssl_context)
         by_grpc, by_rest = self._transports
-        self._transport = (by_grpc if place.by_grpc else by_rest)(place)
-        self._timeout, self._retries = timeout, retries
+        self._connect = functools.partial(by_grpc if place.by_grpc else by_rest, place)
+        self._transport = self._connect()
+        # NumPy's numbers of few digits would not tell seconds from each other.
+        self._timeout, self._retries = float(timeout), int(retries)
         self._closed = False
 
     def log_prob(self, x: ArrayLike | Sequence[bytes], labels: ArrayLike | None = None) -> Answer:
@@ -169,6 +172,7 @@ class AsyncClient(_Calls[Awaitable[np.ndarray]]):
     """
 
     _transports = (AsyncGrpc, AsyncRest)
+    _loop = None
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -183,6 +187,11 @@ class AsyncClient(_Calls[Awaitable[np.ndarray]]):
 
     async def _answer(self, call: Call) -> np.ndarray:
         self._check_open()
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop):
+            # A connection is of the loop that it was made in, which may have ended.
+            self._transport = self._connect()
+        self._loop = loop
         if one := calls.of_a_row(call):
             return (await self._answer(one))[:0]
         patience = Patience(self._timeout, self._retries)

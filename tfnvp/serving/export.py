@@ -78,16 +78,18 @@ def export_saved_model(
             `image_size` is "any"; None for 4 megapixels.
         strict: whether a row that cannot be answered is an InvalidArgument too, which fails all
             rows that a server puts together with it; there is no `error` then.
-        static_batch: the number of rows of all inputs, for converters such as TFLite's:
-            `log_prob`, `encode` and `decode` with all shapes known, and no `error`, of which a
-            fault leaves NaN or zeros alone. None for any number, as TF Serving wants it.
+        static_batch: the number of rows of all inputs, for the converters of other runtimes:
+            `log_prob`, `encode` and `decode` as graphs of ordinary operations, with the weights in
+            them, all shapes known, in full precision, and no `error`, for which rows of faults are
+            NaN, images zeros. None for any number, as TF Serving wants it.
 
     Returns:
         The new version's directory.
 
     Raises:
         TypeError: if the model is no `FlowModel`.
-        ValueError: for an unknown signature, or a size that does not fit the model.
+        ValueError: for an unknown signature, a size that does not fit the model, options that
+            exclude each other, or a card that is not JSON.
         OSError: if the directory cannot be written; nothing half-written stays.
 
     Example:
@@ -97,19 +99,23 @@ def export_saved_model(
         '1'
     """
     check_positive_int("static_batch", static_batch, optional=True)
-    if static_batch and (strict or image_size == "any"):
+    if static_batch and (strict or bfloat16_weights or image_size == "any"):
         raise ValueError(
-            "static_batch is of one size and without assertions, got "
-            f"static_batch={static_batch}, strict={strict}, image_size={image_size!r}"
+            "static_batch is of one size, without assertions and in full precision, got "
+            f"static_batch={static_batch}, strict={strict}, bfloat16_weights={bfloat16_weights}, "
+            f"image_size={image_size!r}"
         )
     options = Options(bfloat16_weights, strict, static_batch)
     served = _signatures_of(model, options, image_size, max_pixels)
     known = [name for name in served.inputs if not static_batch or name in _CONVERTIBLE]
-    names = known if signatures is None else list(signatures)
+    if isinstance(signatures, str):
+        raise ValueError(f"signatures must be a list of names, got signatures={signatures!r}")
+    names = known if signatures is None else list(dict.fromkeys(signatures))
     for name in names:
         check_choice("signature", name, known)
     if not names:
         raise ValueError(f"signatures must name one of {', '.join(known)}, got none")
+    card = _as_json(card)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     version = _next_version(directory)
@@ -118,29 +124,28 @@ def export_saved_model(
         written.mkdir()
         # We keep only the model's variables, since the functions use no Keras object.
         module = tf.Module()
-        module.weights = served.weights
-        if served.latent_mean is not None:
-            module.latent_mean = served.latent_mean
+        if not static_batch:
+            module.weights, module.latent_mean = served.weights, served.latent_mean
         functions = {name: served.concrete(name) for name in names}
         inputs = {name: served.inputs[name] for name in names}
         if "log_prob" in names:
             functions = {"serving_default": functions["log_prob"], **functions}
             inputs["serving_default"] = inputs["log_prob"]
         tf.saved_model.save(module, str(written), signatures=functions)
-        finish(written, inputs)
+        finish(written, {} if static_batch else inputs)
         content = {
-            **(card or {}),
+            **card,
             "served": {
                 "version": version,
                 "tensorflow": tf.__version__,
-                "signatures": {name: _described(served.inputs[name]) for name in names},
+                "signatures": {
+                    name: _described(served.inputs[name], static_batch or "rows") for name in names
+                },
                 "weights": "kernels in bfloat16" if bfloat16_weights else model.variable_dtype,
                 "log_prob": "nats",
                 **served.units,
                 "latents": "standard normal where the model fits",
-                "error": "none: a fault fails the request"
-                if strict
-                else "what is wrong with a row",
+                "error": _error(strict, static_batch),
             },
         }
         assets = written / "assets"
@@ -176,6 +181,14 @@ def _signatures_of(
     return kind(model, options)
 
 
+def _as_json(card: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The facts as JSON will have them, or a ValueError before anything is traced."""
+    try:
+        return json.loads(json.dumps(dict(card or {})))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"card must be a dictionary that JSON can hold: {error}") from error
+
+
 @contextlib.contextmanager
 def _plain_io_errors(directory: Path) -> Iterator[None]:
     """Turns TensorFlow's errors for a disk that it cannot write to into an OSError."""
@@ -193,6 +206,12 @@ def _next_version(directory: Path) -> int:
     return 1 + max(versions, default=0)
 
 
-def _described(inputs: Mapping[str, tf.TensorSpec]) -> dict[str, str]:
-    sizes = {name: ["rows", *spec.shape[1:].as_list()] for name, spec in inputs.items()}
+def _described(inputs: Mapping[str, tf.TensorSpec], rows: int | str) -> dict[str, str]:
+    sizes = {name: [rows, *spec.shape[1:].as_list()] for name, spec in inputs.items()}
     return {name: f"{spec.dtype.name} {sizes[name]}" for name, spec in inputs.items()}
+
+
+def _error(strict: bool, static_batch: int | None) -> str:
+    if static_batch:
+        return "none: rows of faults are NaN, images zeros"
+    return "none: a fault fails the request" if strict else "what is wrong with a row"

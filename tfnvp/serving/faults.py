@@ -63,14 +63,17 @@ class Faults:
         return self.kept(x, tf.reduce_all(finite, axis=list(range(1, x.shape.rank))), message)
 
     def answered(self, outputs: Tensors) -> Tensors:
-        """The outputs with `error` beside them; of rows with faults, scores are NaN, data zeros."""
+        """The outputs with `error` beside them; of rows with faults, scores are NaN, data zeros.
+
+        Without texts all numbers that can be are NaN, which no answer is.
+        """
         if self._strict:
             return outputs
-        # Zero might be a score.
-        blank = {name: math.nan if name in SCORES else 0 for name in outputs}
-        filled = {
-            name: _where(self.none, x, tf.cast(blank[name], x.dtype)) for name, x in outputs.items()
-        }
+        filled = {}
+        for name, x in outputs.items():
+            # Zero might be a score.
+            told = name in SCORES or (self._errors is None and x.dtype.is_floating)
+            filled[name] = _where(self.none, x, tf.cast(math.nan if told else 0, x.dtype))
         return filled if self._errors is None else {**filled, "error": self._errors}
 
 

@@ -1,8 +1,10 @@
 """Where a served model is: the server's address, the model's name and version, and credentials."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -28,35 +30,48 @@ class Place:
 
     def __post_init__(self) -> None:
         wanted = "url must be grpc://host:port or http://host:port, or either with an s for TLS"
-        parts = urlsplit(self.url) if isinstance(self.url, str) else None
-        if parts is None or parts.scheme not in ("grpc", "grpcs", "http", "https"):
-            raise ValueError(f"{wanted}, got {self.url!r}")
+        wrong = ValueError(f"{wanted}, got {self.url!r}")
+        if not is_text(self.url) or set(self.url) & set(" ?#@"):
+            raise wrong
         try:
+            parts = urlsplit(self.url)
             port = parts.port
         except ValueError as error:
             raise ValueError(f"{wanted}, got {self.url!r}: {error}") from error
-        if not parts.hostname or parts.query or parts.fragment or parts.username is not None:
-            raise ValueError(f"{wanted}, got {self.url!r}")
+        if parts.scheme not in ("grpc", "grpcs", "http", "https") or not parts.hostname:
+            raise wrong
         if self.by_grpc and (port is None or parts.path.strip("/")):
-            raise ValueError(f"{wanted}, got {self.url!r}")
-        if not isinstance(self.model, str) or not self.model:
+            raise wrong
+        if not is_text(self.model):
             raise ValueError(f"model must be a name, got model={self.model!r}")
         version = self.version
-        number = isinstance(version, int) and not isinstance(version, bool) and version >= 0
-        if not (version is None or number or (isinstance(version, str) and version)):
+        number = isinstance(version, Integral) and not isinstance(version, bool)
+        # TF Serving's numbers have 64 bits.
+        if not (version is None or is_text(version) or (number and 0 <= version < 2**63)):
             raise ValueError(f"version must be a number, a label or None, got version={version!r}")
-        for name, value in (self.headers or {}).items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise ValueError(f"headers must be texts by name, got headers={self.headers!r}")
+        headers = {} if self.headers is None else self.headers
+        if not isinstance(headers, Mapping) or not all(map(_is_header, headers.items())):
+            # Values may be secret.
+            got = list(headers) if isinstance(headers, Mapping) else type(headers).__name__
+            raise ValueError(f"headers must be ASCII texts by names without spaces, got {got}")
         if self.credentials is not None and parts.scheme != "grpcs":
             raise ValueError(f"credentials are of grpcs://, got url={self.url!r}")
         if self.ssl_context is not None and parts.scheme != "https":
             raise ValueError(f"ssl_context is of https://, got url={self.url!r}")
+        if not isinstance(self.ssl_context, (ssl.SSLContext, type(None))):
+            raise ValueError(
+                f"ssl_context must be an ssl.SSLContext, got {type(self.ssl_context).__name__}"
+            )
 
     @property
     def by_grpc(self) -> bool:
         """Whether calls go by gRPC and not by REST."""
-        return self.url.startswith("grpc")
+        return self.url.lower().startswith("grpc")
+
+    @property
+    def by_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return urlsplit(self.url).scheme in ("grpcs", "https")
 
     @property
     def address(self) -> str:
@@ -71,3 +86,17 @@ class Place:
             kind = "labels" if isinstance(self.version, str) else "versions"
             place = f"/{kind}/{quote(str(self.version), safe='')}"
         return f"{self.url.rstrip('/')}/v1/models/{quote(self.model, safe='')}{place}:predict"
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value can be a name: others hold controls, or halves that no UTF-8 is of."""
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def _is_header(pair: tuple[Any, Any]) -> bool:
+    """Whether HTTP and gRPC both take a name and its value."""
+    name, value = pair
+    texts = isinstance(name, str) and isinstance(value, str)
+    return texts and bool(
+        re.fullmatch(r"[\w.-]+", name, re.ASCII) and re.fullmatch("[ -~]*", value)
+    )

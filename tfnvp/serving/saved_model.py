@@ -61,7 +61,13 @@ class SavedModel:
         except Exception as error:  # TensorFlow has many types, for each file that may be damaged.
             message = f"the SavedModel in {path} cannot be loaded: {one_line(error)}"
             raise ValueError(message) from error
-        inputs = saved.meta_graphs[0].signature_def["log_prob"].inputs
+        definitions = saved.meta_graphs[0].signature_def
+        if "log_prob" not in definitions:
+            raise ValueError(f"{path} has no signature log_prob: give the .keras file")
+        inputs = definitions["log_prob"].inputs
+        rows = {x.tensor_shape.dim[0].size for x in inputs.values() if x.tensor_shape.dim}
+        if rows - {-1}:
+            raise ValueError(f"{path} has a static batch, for converters: give the .keras file")
         self.data = next(name for name in inputs if name != "label")
         self._label = inputs.get("label")
         self.conditional = self._label is not None

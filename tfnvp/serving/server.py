@@ -51,6 +51,10 @@ class ServedModel:
     """
 
     def __init__(self, path: Path, name: str) -> None:
+        if set(name) & set("/:"):
+            raise ValueError(
+                f"name must have neither / nor :, as paths have them, got name={name!r}"
+            )
         self.name = name
         self.version = int(path.name) if path.name.isdigit() else 1
         try:
@@ -104,6 +108,8 @@ def application(model: ServedModel) -> Any:
     """
     try:
         from fastapi import FastAPI, Request, Response
+        from fastapi.exceptions import RequestValidationError
+        from starlette.exceptions import HTTPException
     except ImportError as missing:
         raise ImportError(
             "a server needs the extra `serve`: pip install '.[serve]' in tfnvp's checkout"
@@ -137,6 +143,12 @@ def application(model: ServedModel) -> Any:
 
     def status(name: str, version: int | None = None, label: str | None = None) -> Response:
         return answered(_status, (name, label or version))
+
+    @app.exception_handler(HTTPException)
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: Exception) -> Response:
+        content = {"error": f"Malformed request: {request.method} {request.url.path}"}
+        return Response(json.dumps(content), 400, media_type="application/json")
 
     for place in places:
         app.post(f"{place}:predict")(predict)

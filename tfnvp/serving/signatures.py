@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from tfnvp import metrics
 from tfnvp.distribution import mean_or_none
+from tfnvp.graph.full_precision import full_precision
 from tfnvp.models import FlowModel
+from tfnvp.serving.convertible import convertible
 from tfnvp.serving.faults import Faults, Tensors
 from tfnvp.serving.inputs import checked, number_of_rows, rows
 from tfnvp.serving.stored_weights import StoredWeights
@@ -125,7 +127,9 @@ class Signatures:
             key: tf.TensorSpec([count, *spec.shape[1:]], spec.dtype, key)
             for key, spec in self.inputs[name].items()
         }
-        return tf.function(signature, autograph=False).get_concrete_function(**specs)
+        with full_precision(self._model.layers):
+            function = tf.function(signature, autograph=False).get_concrete_function(**specs)
+        return convertible(function)
 
     def answer(self, name: str, inputs: Tensors, count: tf.Tensor | int) -> Tensors:
         """The outputs of a signature, by name, for inputs of `count` rows, one at least."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfnvp import atomic_file
 from tfnvp.checks import one_line
-from tfnvp.serving.place import EXTRA
+from tfnvp.serving.place import EXTRA, is_text
 
 STABLE, PREVIOUS = "stable", "previous"
 
@@ -38,6 +38,8 @@ def promote(
             not there.
         OSError: if the file cannot be read or written.
     """
+    if not is_text(label) or set(label) & set("/:"):
+        raise ValueError(f"label must be a text without / and :, got label={label!r}")
     edited = _Config(config, models, name)
     before = edited.labels.get(label)
     edited.check(version)
@@ -77,8 +79,12 @@ class _Config:
             from tensorflow_serving.config import model_server_config_pb2
         except ImportError as missing:
             raise ImportError(f"versions are not known without protos: {EXTRA}") from missing
-        self._path, self._format = Path(path), text_format
-        text = self._path.read_text()
+        # What a link points to is edited, and not the link.
+        self._path, self._format = Path(path).resolve(), text_format
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no models.config: {one_line(error)}") from error
         # The text format drops comments; those at the start say what the file is.
         lines = text.splitlines(keepends=True)
         count = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
@@ -90,7 +96,7 @@ class _Config:
             raise ValueError(f"{path} is no models.config: {one_line(error)}") from error
         known = {model.name: model for model in self._config.model_config_list.config}
         if name not in known:
-            raise ValueError(f"{path} has no model {name!r}; it has: {', '.join(known)}")
+            raise ValueError(f"{path} has no model {name!r}; it has: {', '.join(known) or 'none'}")
         self._model = known[name]
         self.labels = dict(self._model.version_labels)
         # The server's base_path is its own; the last part of it is the directory here.
@@ -112,4 +118,5 @@ class _Config:
         versions = sorted(set(self.labels.values()))
         self._model.model_version_policy.specific.versions.extend(versions)
         with atomic_file.writing(self._path) as written:
-            written.write_text(self._comment + self._format.MessageToString(self._config))
+            text = self._comment + self._format.MessageToString(self._config)
+            written.write_text(text, encoding="utf-8")
