@@ -205,7 +205,12 @@ EXPORTED = {
 LARGE = pytest.param("cifar10_small", marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=[*EXPORTED, "classes", "digits", LARGE])
+# These go the way of others, with other kernels.
+RARE = ("mixed precision", "kernels in bfloat16", "vectors of a context")
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in RARE)) for name in EXPORTED]
+
+
+@pytest.fixture(scope="module", params=[*PARAMS, "classes", "digits", LARGE])
 def served(request, tiny_model, randomize, tmp_path_factory):
     if request.param == "classes":
         return Served(*request.getfixturevalue("of_classes"))

@@ -86,6 +86,7 @@ def test_kernels_in_bfloat16_halve_the_file_and_score_about_the_same(
     assert 0 < abs(scores[0] - scores[1]).max() < 0.05
 
 
+@pytest.mark.slow
 def test_saved_model_cli_shows_and_runs_an_export(vector_model, vector_directory, tmp_path):
     def cli(*arguments):
         program = Path(sys.executable).with_name("saved_model_cli")

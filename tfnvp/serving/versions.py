@@ -79,7 +79,7 @@ class _Config:
             from tensorflow_serving.config import model_server_config_pb2
         except ImportError as missing:
             raise ImportError(f"versions are not known without protos: {EXTRA}") from missing
-        # What a link points to is edited, and not the link.
+        # The file is edited that a link points to, and not the link.
         self._path, self._format = Path(path).resolve(), text_format
         try:
             text = self._path.read_text(encoding="utf-8")
