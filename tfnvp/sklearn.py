@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from tfnvp.checks import check_positive_int, is_number
 from tfnvp.columns import check_finite
 from tfnvp.models import VectorRealNVP, fit_in_time
-from tfnvp.models.fitting import default_dropout
+from tfnvp.models.fitting import default_dropout, default_kept_rows
 
 # Rows are scored so many at a time: matrix products of one shape round the same way, so that the
 # score of a row does not depend on the rows around it.
@@ -115,7 +115,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         seed = int(random.randint(2**31 - 1))
         dropout = default_dropout(len(rows)) if self.dropout is None else self.dropout
         model = VectorRealNVP(
-            X.shape[1], self.num_couplings, tuple(self.hidden_units), dropout=dropout, seed=seed
+            X.shape[1],
+            self.num_couplings,
+            tuple(self.hidden_units),
+            dropout=dropout,
+            seed=seed,
+            kept_rows=default_kept_rows(len(rows)),
         )
         held_out, self.n_iter_ = fit_in_time(model, rows, weights, random)
         self.model_ = model

@@ -1,7 +1,8 @@
 """The contenders of `benchmarks.tables`: each fits rows and gives a function of scores.
 
 A contender takes training rows [N, D], validation rows or None, and a seed. It returns a function
-from rows [N, D] to log-densities [N], or to other scores that are low where a row is unusual.
+from rows [N, D] to log-densities [N], or to other scores that are low where a row is unusual; or
+several of them, by the names of the lines that they get.
 Those without validation rows hold out a tenth of the training rows. They are imported where they
 are used, so that a process has no more of them than its own.
 """
@@ -10,21 +11,14 @@ import numpy as np
 
 
 def tfnvp(training, validation, seed):
-    """`tfnvp.sklearn.FlowDensity` as it comes: log p, and its `unusualness` for anomalies."""
+    """`tfnvp.sklearn.FlowDensity` as it comes: log p, and for anomalies its `unusualness`, too."""
     from tfnvp.sklearn import FlowDensity
 
     if validation is not None:
         training = np.concatenate([training, validation[: len(training) // 8]])
         return FlowDensity(random_state=seed).fit(training).score_samples
-    unusualness = FlowDensity(random_state=seed).fit(training).unusualness
-    return lambda x: -unusualness(x)
-
-
-def tfnvp_log_p(training, validation, seed):
-    """`tfnvp.sklearn.FlowDensity` as it comes: log p for anomalies, too."""
-    from tfnvp.sklearn import FlowDensity
-
-    return FlowDensity(random_state=seed).fit(training).score_samples
+    density = FlowDensity(random_state=seed).fit(training)
+    return {"tfnvp": lambda x: -density.unusualness(x), "tfnvp_log_p": density.score_samples}
 
 
 def mixture(training, validation, seed):
