@@ -24,7 +24,8 @@ second line, `tfnvp_log_p`, of its log p, by which the other densities rank.
 `steps`: densities again, of `tfnvp` with one of its parts left out or changed (table_steps.py).
 
 `rates`: rows a second in training and in scoring of tfnvp's vector model and zuko's RealNVP of as
-many parameters, on one core, turn by turn after two calls that warm up; medians.
+many parameters, on one core, turn by turn after two turns that warm up; medians. Seconds are of CPU
+time, so that other programs on the machine do not count.
 """
 
 import argparse
@@ -47,12 +48,11 @@ DENSITY += ("digits",)
 ANOMALY = ("breastw", "cardio", "Ionosphere", "letter", "magic.gamma", "mammography", "optdigits")
 ANOMALY += ("satellite", "shuttle", "vowels")
 CONTENDERS = {
-    "density": ("tfnvp", "mixture", "kernel", "zuko_realnvp", "zuko_nsf", "nflows_realnvp"),
+    "density": ("tfnvp", "mixture", "kernel", "zuko_realnvp", "zuko_nsf"),
     "anomaly": ("tfnvp", "mixture", "kernel", "neighbours", "forest", "zuko_realnvp"),
 }
 # The names are those of benchmarks/peers/table_steps.py, which only processes that train import.
 STEPS = ("no_matrices", "no_curves", "no_log_tails", "no_dropout", "no_averages", "student_t")
-STEPS += ("spline_couplings",)
 WARM_UPS, TURNS = 2, 15
 # The figures that a summary has of a task, and their decimals.
 FIGURES = {
@@ -167,15 +167,15 @@ def measure(task, data, name, contender, seed):
 
 
 def serve_rates(contender, case, connection):
-    """Trains or scores whenever it is asked to, and sends the seconds that it took."""
+    """Trains or scores whenever it is asked to, and sends the CPU seconds that it took."""
     module = importlib.import_module("benchmarks.peers.table_rates")
     parameters, *functions = getattr(module, contender)(**case)
     functions = dict(zip(("train", "score"), functions, strict=True))
     connection.send(parameters)
     for name in iter(connection.recv, None):
-        started = time.perf_counter()
+        started = time.process_time()
         functions[name]()
-        connection.send(time.perf_counter() - started)
+        connection.send(time.process_time() - started)
 
 
 def rates(size, batch):
@@ -200,8 +200,7 @@ def rates(size, batch):
     figures = {f"{c}_parameters": seconds[c, "parameters"] for c in ends}
     for name in ("train", "score"):
         ratios = np.divide(seconds["zuko", name], seconds["tfnvp", name])
-        count = batch * (importlib.import_module("benchmarks.peers.table_rates").steps(batch))
-        count = count if name == "train" else batch
+        count = batch * importlib.import_module("benchmarks.peers.table_rates").steps(batch)
         for contender in ends:
             rate = count / np.median(seconds[contender, name])
             figures[f"{contender}_{name}_rows_per_second"] = round(rate)

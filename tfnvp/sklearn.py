@@ -42,7 +42,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         random_state: an integer, a `RandomState`, or None: of weights, batches and held-out rows.
 
     Attributes:
-        model_: the fitted `tfnvp.VectorRealNVP`.
+        model_: the fitted `tfnvp.VectorRealNVP`, with up to 4,096 of the training rows in it.
         offset_: log p below which `predict` calls a row unusual.
         held_out_scores_: log p of the rows held out, ascending, float64; of all rows where there
             are too few to hold some out.
@@ -157,8 +157,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         """Tells how unusual each row is, [N], the more the higher: best to rank anomalies by.
 
         It is -log p without what makes a density high where values repeat or columns nearly
-        determine each other, see `tfnvp.VectorRealNVP.unusualness`; scikit-learn asks of `predict`
-        and `decision_function` to go by log p itself.
+        determine each other, with a part of how far the row is from the nearest other row of the
+        training, see `tfnvp.VectorRealNVP.unusualness`; scikit-learn asks of `predict` and
+        `decision_function` to go by log p itself.
         """
         check_is_fitted(self)
         return self._in_blocks(self.model_.unusualness, self._checked(X))

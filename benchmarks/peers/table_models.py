@@ -74,48 +74,28 @@ def zuko_nsf(training, validation, seed):
     return _zuko("NSF", 3, training, validation, seed)
 
 
-def nflows_realnvp(training, validation, seed):
-    """nflows' SimpleRealNVP of 8 couplings of two residual blocks of 64, stopped by validation."""
-
-    def make(size):
-        from nflows.flows import SimpleRealNVP
-
-        flow = SimpleRealNVP(size, hidden_features=64, num_layers=8, num_blocks_per_layer=2)
-        return flow, flow.log_prob
-
-    return _torch(make, training, validation, seed)
-
-
-def _zuko(name, transforms, training, validation, seed):
-    def make(size):
-        import zuko
-
-        flow = getattr(zuko.flows, name)(size, transforms=transforms, hidden_features=(64, 64))
-        return flow, lambda x: flow().log_prob(x)
-
-    return _torch(make, training, validation, seed)
-
-
-def _torch(make, training, validation, seed, epochs=300, patience=20):
+def _zuko(name, transforms, training, validation, seed, epochs=300, patience=20):
     import torch
+    import zuko
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     training, validation, prepare = _prepared(training, validation, seed)
     rows, held_out = (torch.tensor(x, dtype=torch.float32) for x in (training, validation))
-    flow, log_prob = make(rows.shape[1])
+    size = rows.shape[1]
+    flow = getattr(zuko.flows, name)(size, transforms=transforms, hidden_features=(64, 64))
     optimizer = torch.optim.Adam(flow.parameters(), 1e-3)
     best, best_at, weights = -np.inf, 0, None
     for epoch in range(epochs):
         flow.train()
         for batch in torch.randperm(len(rows)).split(256):
             optimizer.zero_grad()
-            loss = -log_prob(rows[batch]).mean()
+            loss = -flow().log_prob(rows[batch]).mean()
             loss.backward()
             optimizer.step()
         flow.eval()
         with torch.no_grad():
-            score = log_prob(held_out).mean().item()
+            score = flow().log_prob(held_out).mean().item()
         if score > best:
             best, best_at = score, epoch
             weights = {key: value.clone() for key, value in flow.state_dict().items()}
@@ -125,7 +105,7 @@ def _torch(make, training, validation, seed, epochs=300, patience=20):
 
     def score_samples(x):
         with torch.no_grad():
-            return log_prob(torch.tensor(prepare(x), dtype=torch.float32)).numpy()
+            return flow().log_prob(torch.tensor(prepare(x), dtype=torch.float32)).numpy()
 
     return score_samples
 
