@@ -132,6 +132,34 @@ class Columns:
         return cells, mean, variance
 
 
+class DrawnRows:
+    """Rows drawn by their weights from a table that comes in batches, in one pass.
+
+    Each draw is without putting back. Source: Efraimidis and Spirakis (2006), algorithm A-ES.
+
+    Args:
+        count: how many to draw, 0 or more; all where there are no more.
+        seed: of the draws.
+
+    Attributes:
+        rows: [N, D], those drawn so far; None before the first batch.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.rows, self._keys, self._count = None, np.empty(0), count
+        # NumPy promises to keep the streams of RandomState, not those of newer generators.
+        self._random = np.random.RandomState(seed % 2**32)
+
+    def see(self, x: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Takes a batch [B, D] with the weights of its rows, [B], into the draw."""
+        weights = np.ones(len(x)) if weights is None else weights
+        x, weights = x[weights > 0], weights[weights > 0]
+        keys = np.concatenate([self._keys, self._random.exponential(size=len(x)) / weights])
+        rows = x if self.rows is None else np.concatenate([self.rows, x])
+        least = np.argsort(keys, kind="stable")[: self._count]
+        self.rows, self._keys = rows[least], keys[least]
+
+
 def no_cells(size: int, count: int) -> np.ndarray:
     """Makes cells [3, size, count] that stay as they are, as wide open as before."""
     return np.stack([np.zeros((size, count)), *np.ones((2, size, count))])

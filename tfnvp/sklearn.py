@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from tfnvp.checks import check_positive_int, is_number
 from tfnvp.columns import check_finite
 from tfnvp.models import VectorRealNVP, fit_in_time
-from tfnvp.models.fitting import default_dropout
+from tfnvp.models.fitting import default_dropout, default_kept_rows
 
 # Rows are scored so many at a time: matrix products of one shape round the same way, so that the
 # score of a row does not depend on the rows around it.
@@ -42,7 +42,7 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         random_state: an integer, a `RandomState`, or None: of weights, batches and held-out rows.
 
     Attributes:
-        model_: the fitted `tfnvp.VectorRealNVP`.
+        model_: the fitted `tfnvp.VectorRealNVP`, with up to 4,096 of the training rows in it.
         offset_: log p below which `predict` calls a row unusual.
         held_out_scores_: log p of the rows held out, ascending, float64; of all rows where there
             are too few to hold some out.
@@ -115,7 +115,12 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         seed = int(random.randint(2**31 - 1))
         dropout = default_dropout(len(rows)) if self.dropout is None else self.dropout
         model = VectorRealNVP(
-            X.shape[1], self.num_couplings, tuple(self.hidden_units), dropout=dropout, seed=seed
+            X.shape[1],
+            self.num_couplings,
+            tuple(self.hidden_units),
+            dropout=dropout,
+            seed=seed,
+            kept_rows=default_kept_rows(len(rows)),
         )
         held_out, self.n_iter_ = fit_in_time(model, rows, weights, random)
         self.model_ = model
@@ -152,8 +157,9 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         """Tells how unusual each row is, [N], the more the higher: best to rank anomalies by.
 
         It is -log p without what makes a density high where values repeat or columns nearly
-        determine each other, see `tfnvp.VectorRealNVP.unusualness`; scikit-learn asks of `predict`
-        and `decision_function` to go by log p itself.
+        determine each other, with a part of how far the row is from the nearest other row of the
+        training, see `tfnvp.VectorRealNVP.unusualness`; scikit-learn asks of `predict` and
+        `decision_function` to go by log p itself.
         """
         check_is_fitted(self)
         return self._in_blocks(self.model_.unusualness, self._checked(X))

@@ -1,7 +1,8 @@
 """The contenders of `benchmarks.tables`: each fits rows and gives a function of scores.
 
 A contender takes training rows [N, D], validation rows or None, and a seed. It returns a function
-from rows [N, D] to log-densities [N], or to other scores that are low where a row is unusual.
+from rows [N, D] to log-densities [N], or to other scores that are low where a row is unusual; or
+several of them, by the names of the lines that they get.
 Those without validation rows hold out a tenth of the training rows. They are imported where they
 are used, so that a process has no more of them than its own.
 """
@@ -10,21 +11,14 @@ import numpy as np
 
 
 def tfnvp(training, validation, seed):
-    """`tfnvp.sklearn.FlowDensity` as it comes: log p, and its `unusualness` for anomalies."""
+    """`tfnvp.sklearn.FlowDensity` as it comes: log p, and for anomalies its `unusualness`, too."""
     from tfnvp.sklearn import FlowDensity
 
     if validation is not None:
         training = np.concatenate([training, validation[: len(training) // 8]])
         return FlowDensity(random_state=seed).fit(training).score_samples
-    unusualness = FlowDensity(random_state=seed).fit(training).unusualness
-    return lambda x: -unusualness(x)
-
-
-def tfnvp_log_p(training, validation, seed):
-    """`tfnvp.sklearn.FlowDensity` as it comes: log p for anomalies, too."""
-    from tfnvp.sklearn import FlowDensity
-
-    return FlowDensity(random_state=seed).fit(training).score_samples
+    density = FlowDensity(random_state=seed).fit(training)
+    return {"tfnvp": lambda x: -density.unusualness(x), "tfnvp_log_p": density.score_samples}
 
 
 def mixture(training, validation, seed):
@@ -80,48 +74,28 @@ def zuko_nsf(training, validation, seed):
     return _zuko("NSF", 3, training, validation, seed)
 
 
-def nflows_realnvp(training, validation, seed):
-    """nflows' SimpleRealNVP of 8 couplings of two residual blocks of 64, stopped by validation."""
-
-    def make(size):
-        from nflows.flows import SimpleRealNVP
-
-        flow = SimpleRealNVP(size, hidden_features=64, num_layers=8, num_blocks_per_layer=2)
-        return flow, flow.log_prob
-
-    return _torch(make, training, validation, seed)
-
-
-def _zuko(name, transforms, training, validation, seed):
-    def make(size):
-        import zuko
-
-        flow = getattr(zuko.flows, name)(size, transforms=transforms, hidden_features=(64, 64))
-        return flow, lambda x: flow().log_prob(x)
-
-    return _torch(make, training, validation, seed)
-
-
-def _torch(make, training, validation, seed, epochs=300, patience=20):
+def _zuko(name, transforms, training, validation, seed, epochs=300, patience=20):
     import torch
+    import zuko
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     training, validation, prepare = _prepared(training, validation, seed)
     rows, held_out = (torch.tensor(x, dtype=torch.float32) for x in (training, validation))
-    flow, log_prob = make(rows.shape[1])
+    size = rows.shape[1]
+    flow = getattr(zuko.flows, name)(size, transforms=transforms, hidden_features=(64, 64))
     optimizer = torch.optim.Adam(flow.parameters(), 1e-3)
     best, best_at, weights = -np.inf, 0, None
     for epoch in range(epochs):
         flow.train()
         for batch in torch.randperm(len(rows)).split(256):
             optimizer.zero_grad()
-            loss = -log_prob(rows[batch]).mean()
+            loss = -flow().log_prob(rows[batch]).mean()
             loss.backward()
             optimizer.step()
         flow.eval()
         with torch.no_grad():
-            score = log_prob(held_out).mean().item()
+            score = flow().log_prob(held_out).mean().item()
         if score > best:
             best, best_at = score, epoch
             weights = {key: value.clone() for key, value in flow.state_dict().items()}
@@ -131,7 +105,7 @@ def _torch(make, training, validation, seed, epochs=300, patience=20):
 
     def score_samples(x):
         with torch.no_grad():
-            return log_prob(torch.tensor(prepare(x), dtype=torch.float32)).numpy()
+            return flow().log_prob(torch.tensor(prepare(x), dtype=torch.float32)).numpy()
 
     return score_samples
 

@@ -1,7 +1,7 @@
 """Rows a second in training and scoring, of tfnvp's vector model and zuko's RealNVP.
 
 Each maker takes D, the rows of a batch and how many parameters the model is to have about, and
-gives the number that it has, and functions that train for some steps and score a batch.
+gives the number that it has, and functions that train for some steps and score as many batches.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def tfnvp(size, batch, parameters=None):
     return (
         used,
         lambda: float(model.train_function(batches)["loss"]),
-        lambda: model.log_prob(x).numpy(),
+        lambda: [model.log_prob(x).numpy() for _ in range(count)],
     )
 
 
@@ -72,7 +72,7 @@ def zuko(size, batch, parameters):
 
     def score():
         with torch.no_grad():
-            return flow().log_prob(x).numpy()
+            return [flow().log_prob(x).numpy() for _ in range(steps(batch))]
 
     return count, train, score
 

@@ -4,16 +4,13 @@ Each function here makes one change, for the rest of the process, to what `FlowD
 Cells are not among them: the density tables are jittered before any contender sees them.
 """
 
-import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfnvp.sklearn
-from benchmarks.peers.spline_coupling import SplineCoupling
 from tfnvp import layers
 from tfnvp.bijectors import LogTails
 from tfnvp.distribution import FlowDistribution
-from tfnvp.masks import ChannelHalves
 from tfnvp.models import VectorRealNVP, fitting
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -56,35 +53,8 @@ def student_t():
     _subclass("build_distribution", replaced)
 
 
-def spline_couplings():
-    """Half as many couplings, of splines of 8 bins."""
-
-    class Network(layers.DenseNetwork):
-        def call(self, x, context=None, training=None):
-            thins = training and self.dropout
-            factors = self._thinning(tf.shape(x)[0]) if thins else [1] * len(self.hidden)
-            for layer, factor in zip(self.hidden, factors, strict=True):
-                x = layer(x) * factor
-            return self.output_layer(x)
-
-    class Splines(VectorRealNVP):
-        def __init__(self, size, couplings, *args, **kwargs):
-            super().__init__(size, couplings // 2, *args, **kwargs)
-
-        def _coupling(self, i):
-            stays, changes = self._size // 2, self._size - self._size // 2
-            stays, changes = (changes, stays) if i % 2 else (stays, changes)
-            # Two figures a channel come out of a network; splines of 8 bins take 23.
-            network = Network(1, self.hidden_units, dropout=self.dropout, seed=self.seed + i)
-            network.output_layer = keras.layers.Dense(23 * changes, kernel_initializer="zeros")
-            network.build((None, stays))
-            return SplineCoupling(ChannelHalves(i % 2, event_ndims=1), network)
-
-    tfnvp.sklearn.VectorRealNVP = Splines
-
-
 STEPS = (no_matrices, no_curves, no_log_tails, no_dropout, no_averages)
-STEPS = {step.__name__: step for step in (*STEPS, student_t, spline_couplings)}
+STEPS = {step.__name__: step for step in (*STEPS, student_t)}
 
 
 def _freeze(kind):

@@ -6,6 +6,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.commands import run
 
 import tfnvp
@@ -124,3 +125,7 @@ def test_a_table_trains_and_its_export_serves_vectors(table, tmp_path, monkeypat
     model = keras.models.load_model(tmp_path / "run" / "model.keras")
     served = tfnvp.serving.SavedModel(tmp_path / "served" / "1")
     np.testing.assert_allclose(served.log_prob(rows[:5]), model.log_prob(rows[:5]), rtol=1e-4)
+    # The model keeps its rows of the training, and the export has none of them.
+    assert model.nearest_row.rows.shape == (96, 3) and int(model.nearest_row.kept) == 96
+    exported = tf.train.list_variables(str(tmp_path / "served" / "1" / "variables" / "variables"))
+    assert len(exported) > 10 and [96, 3] not in [shape for _, shape in exported]

@@ -30,6 +30,7 @@ LAYERS = {
         "bfloat16",
     ),
     "fused affine": (layers.FusedBatchNormalization, {}, (3, 4, 2, 3), "bfloat16"),
+    "nearest row": (layers.NearestRow, {"count": 5}, (3, 4), "float32"),
     "residual": (
         layers.ResidualNetwork,
         {"channels": 2, "filters": 5, "blocks": 1, "scale_l2": 0.1},

@@ -161,6 +161,30 @@ def test_cells_that_overlap_are_not_opened():
     np.testing.assert_array_equal(width, opened)
 
 
+def _kept(count, data, weights=None):
+    """The rows that a model keeps, in the units of the data."""
+    model = tfnvp.VectorRealNVP(5, **SIZES, kept_rows=count, seed=0, dtype="float64")
+    model.adapt(data, weights)
+    kept = model.nearest_row.rows.numpy()[: int(model.nearest_row.kept)]
+    return kept * model.standardizer.scale + model.standardizer.mean
+
+
+def _is_among(rows, x):
+    return np.isclose(rows[:, np.newaxis], x, rtol=1e-6).all(axis=2).any(axis=1)
+
+
+def test_adapt_keeps_rows_of_all_batches_that_count():
+    x = _data(40)
+    assert len(_kept(100, np.repeat(x, 2, axis=0))) == 40, "equal rows are kept once"
+    some = _kept(10, _batched(x))
+    assert len(some) == 10 and np.all(_is_among(some, x))
+    # Those of the last batches are as likely as those of the first.
+    assert np.any(_is_among(some, x[:20])) and np.any(_is_among(some, x[20:]))
+    weights = np.where(np.arange(40) < 30, 0.0, np.where(np.arange(40) < 35, 1e-9, 1.0))
+    np.testing.assert_array_equal(_is_among(x[30:], _kept(10, x, weights)), True)
+    np.testing.assert_array_equal(_is_among(_kept(5, x, weights), x[35:]), True)
+
+
 def test_what_varies_by_rounding_alone_is_constant():
     x = _data().astype("float64")
     x[:, 1] = 0.1 * 3

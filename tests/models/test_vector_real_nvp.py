@@ -90,18 +90,37 @@ def test_unusualness_leaves_out_volumes_and_what_curves_say_for_a_row(model):
     assert slopes.max() > 0.5
     volume = tails.inverse_log_det_jacobian(standardized, 1) + np.minimum(slopes, 0.5).sum(axis=1)
     z = model.encode(x)
-    expected = 0.5 * np.sum(z**2 + np.log(2 * np.pi), axis=1) - volume
+    # A standard logistic density is 1 / (exp(z / 2) + exp(-z / 2))^2.
+    expected = 2 * np.sum(np.logaddexp(z / 2, np.negative(z) / 2), axis=1) - volume
     np.testing.assert_allclose(model.unusualness(x), expected, rtol=1e-4)
     model.common_values.take(cells)
 
 
+def test_unusualness_has_a_part_of_the_nearest_row_kept(tmp_path):
+    kept, x = _data(30), _data(40)[20:]
+    model = tfnvp.VectorRealNVP(5, 1, (4,), kept_rows=50, seed=0)
+    without = tfnvp.VectorRealNVP(5, 1, (4,), seed=0)
+    for one in (model, without):
+        one.adapt(kept)
+    off = (x[:, np.newaxis] - kept) / kept.std(axis=0)
+    distance = np.sqrt(np.mean(np.square(off), axis=2))
+    distance = np.where(distance < 1e-4, np.inf, distance).min(axis=1)
+    added = model.unusualness(x) - without.unusualness(x)
+    np.testing.assert_allclose(added, 5 * np.log1p(distance), rtol=1e-3)
+    np.testing.assert_array_equal(model.log_prob(x), without.log_prob(x))
+    # It is saved with the model.
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.unusualness(x), model.unusualness(x))
+
+
 def test_unusualness_of_one_dimension_and_of_far_rows():
     line = tfnvp.VectorRealNVP(1)
-    np.testing.assert_allclose(
-        line.unusualness(np.array([[0.0], [1.0]], "float32")), -line.log_prob([[0.0], [1.0]])
-    )
+    expected = 2 * np.log([2.0, np.exp(0.5) + np.exp(-0.5)])
+    np.testing.assert_allclose(line.unusualness(np.array([[0], [1]], "float32")), expected, 1e-5)
     far = tfnvp.VectorRealNVP(3, **SIZES).unusualness(np.full((1, 3), 1e30, "float32"))
-    assert np.all(np.isfinite(far)) and far[0] > 1000
+    # Of each dimension the tail has a logarithm, and the logistic density another.
+    np.testing.assert_allclose(far, [3 * (3 + 2 * np.log(1e30))], 1e-5)
     with pytest.raises(ValueError, match=r"unusualness is of models of p\(x\), this one is of"):
         tfnvp.VectorRealNVP(2, num_classes=3).unusualness([[0.0, 1.0]])
 
@@ -302,6 +321,7 @@ def test_bad_vectors_are_refused_and_leave_the_weights(model, refuses, kind):
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got dropout=1\.0"),
         ({"event_size": 1, "dropout": "a"}, r"dropout must be in \[0, 1\), got dropout='a'"),
         ({"event_size": 2.0}, r"event_size must be a positive integer, got event_size=2\.0"),
+        ({"kept_rows": 0}, "kept_rows must be a positive integer or None, got kept_rows=0"),
         ({"num_couplings": 0}, "num_couplings must be a positive integer, got num_couplings=0"),
         ({"hidden_units": ()}, r"hidden_units must be a list .*got hidden_units=\(\)"),
         ({"hidden_units": 64}, "hidden_units must be a list .*got hidden_units=64"),

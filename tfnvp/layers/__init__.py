@@ -7,6 +7,7 @@ from tfnvp.layers.dequantization import Dequantization
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
 from tfnvp.layers.invertible_matrix import InvertibleMatrix
 from tfnvp.layers.label_encoding import LabelEncoding
+from tfnvp.layers.nearest_row import NearestRow
 from tfnvp.layers.residual_network import ResidualNetwork
 from tfnvp.layers.rounding import Rounding
 from tfnvp.layers.running_moments import RunningMoments
@@ -22,6 +23,7 @@ __all__ = [
     "FusedBatchNormalization",
     "InvertibleMatrix",
     "LabelEncoding",
+    "NearestRow",
     "ResidualNetwork",
     "Rounding",
     "RunningMoments",

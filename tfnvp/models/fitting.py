@@ -101,6 +101,11 @@ def default_dropout(rows: int) -> float:
     return 0.35 * max(0.0, 1 - rows / 8000)
 
 
+def default_kept_rows(rows: int) -> int:
+    """Gives how many rows of so many a model is to keep: 4,096 at most."""
+    return min(rows, 4096)
+
+
 def _batches(x: np.ndarray, weights: np.ndarray, size: int, seed: int) -> tf.data.Dataset:
     """Makes endless batches of rows: each pass in a new order, or rows drawn by their weights."""
     x = tf.constant(x)

@@ -130,14 +130,14 @@ class FlowModel(HeldFlow):
         if not isinstance(x, Mapping):
             x = tf.convert_to_tensor(x)
         self.check_kind(x)
-        return known_shape(x, [None, *self.flow.event_shape])
+        return known_shape(x, [None, *self.event_shape])
 
     def check_kind(self, x: Any) -> None:
         """Refuses data, or its `tf.TensorSpec`, of a wrong dtype or shape."""
         dtype = getattr(x, "dtype", None)
         if dtype is not None and not dtype.is_floating:
             raise ValueError(f"x must be of a float dtype, got dtype {dtype.name}")
-        check_rows("x", x, self.flow.event_shape)
+        check_rows("x", x, self.event_shape)
 
     def check_values(self, x: tf.Tensor) -> tf.Tensor:
         """Gives a batch, once its values are found to be of the density's range; here all are."""
@@ -332,7 +332,8 @@ class FlowModel(HeldFlow):
         if args[0].shape.rank and args[0].shape[0] == 0:
             return self._run(function, *map(at_least_one_row, args), **static)[:0]
         with plain_errors():
-            self.build()
+            if self._flow is None:
+                self.build()
             if tf.config.functions_run_eagerly():
                 return function(*args, **static)
             traced = self._functions.known(getattr(self, "optimizer", None))

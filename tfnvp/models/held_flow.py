@@ -40,7 +40,7 @@ class HeldFlow(TrainingSteps):
             num_classes, context_size, label_dropout, conditional_base, self.variable_dtype
         )
         self.num_classes, self.context_size = num_classes, context_size
-        self._flow = self._functions = None
+        self._flow = self._event_shape = self._functions = None
         if distribution is not None:
             self._adopt(distribution)
             self.build()
@@ -61,7 +61,9 @@ class HeldFlow(TrainingSteps):
     @property
     def flow(self) -> FlowDistribution:
         """The distribution whose couplings have no context yet: shapes, dtype and layers."""
-        self.build()
+        # Keras' wrapper of `build` takes a while, and a score of few rows hardly longer.
+        if self._flow is None:
+            self.build()
         return self._flow
 
     def _adopt(self, distribution: tfd.TransformedDistribution) -> None:
@@ -107,6 +109,8 @@ class HeldFlow(TrainingSteps):
         self._flow_layers = layers
         self.label_encoding, self.base_mean = self.condition.encoding, self.condition.base_mean
         self._functions = CompiledFunctions(layers)
+        # It is kept since TFP asks every bijector, which takes milliseconds for a deep flow.
+        self._event_shape = flow.event_shape
         self._flow = flow
         if not self.trainable:
             # Keras passes it on to the layers that were there when it was set.
@@ -157,7 +161,7 @@ class HeldFlow(TrainingSteps):
 
     def get_build_config(self) -> dict[str, Any]:
         """Gives what `build_from_config` is given when a saved model is loaded."""
-        return {"event_shape": self.flow.event_shape.as_list()}
+        return {"event_shape": self.event_shape.as_list()}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Builds the model; the configuration is only looked at by people."""
@@ -203,7 +207,7 @@ class HeldFlow(TrainingSteps):
         `tfnvp.export_saved_model` exports what a server needs.
         """
         if kwargs.get("input_signature") is None:
-            inputs = [tf.TensorSpec([None, *self.flow.event_shape], self.flow.dtype)]
+            inputs = [tf.TensorSpec([None, *self.event_shape], self.flow.dtype)]
             if self.condition.encoding is not None:
                 inputs.append(self.condition.label_spec(None))
             kwargs["input_signature"] = inputs
@@ -217,6 +221,13 @@ class HeldFlow(TrainingSteps):
         super().summary(*args, **kwargs)
 
     @property
+    def event_shape(self) -> tf.TensorShape:
+        """Shape of an event."""
+        if self._event_shape is None:
+            self.build()
+        return self._event_shape
+
+    @property
     def event_size(self) -> int:
         """Dimensions of an event."""
-        return self.flow.event_shape.num_elements()
+        return self.event_shape.num_elements()

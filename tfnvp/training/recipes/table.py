@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfnvp.data import pipeline
 from tfnvp.data.csv_table import read_csv
 from tfnvp.models import FlowModel, VectorRealNVP
-from tfnvp.models.fitting import default_dropout, default_steps
+from tfnvp.models.fitting import default_dropout, default_kept_rows, default_steps
 from tfnvp.training.recipes.recipe import Recipe
 
 _BATCH = 256
@@ -25,7 +25,11 @@ class TableRecipe(Recipe):
             raise ValueError("--remat: a vector model has nothing to rematerialise")
         x = self._rows("train")
         model = VectorRealNVP(
-            x.shape[1], dropout=default_dropout(len(x)), dtype=dtype, **self.overrides
+            x.shape[1],
+            dropout=default_dropout(len(x)),
+            kept_rows=default_kept_rows(len(x)),
+            dtype=dtype,
+            **self.overrides,
         )
         model.adapt(x)
         return model
