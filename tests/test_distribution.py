@@ -40,7 +40,12 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# What they add to the others is tried by `make test-all`.
+SLOW = ("mixing", "vectors of classes")
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def model(request):
     return MODELS[request.param]()
 

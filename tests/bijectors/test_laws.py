@@ -15,8 +15,12 @@ from tfnvp.bijectors.flow_bijector import keras_layers
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 # A function takes ten times as long to trace and to compile as to run: of the parts of models it is
-# tried in float32 alone, in which functions run.
-COMPILED = [case for case in ALL if case[1] == "float32" or case in MODELS]
+# tried in float32 alone, in which functions run, and of the two parities one by `make test-all`.
+COMPILED = [
+    pytest.param(case, marks=[pytest.mark.slow] * case[0].endswith(" 1"))
+    for case in ALL
+    if case[1] == "float32" or case in MODELS
+]
 compiled_cases = pytest.mark.parametrize("case", COMPILED, ids=" ".join, indirect=True)
 
 

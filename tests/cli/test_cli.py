@@ -233,6 +233,7 @@ def installed(*args, cwd):
     )
 
 
+@pytest.mark.slow
 def test_the_installed_command_is_quiet(tmp_path):
     saved = tmp_path / "model.keras"
     tfnvp.ImageRealNVP((4, 4, 1), 1, filters=1, residual_blocks=1).save(saved)

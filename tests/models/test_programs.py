@@ -45,7 +45,12 @@ compiled = pytest.mark.parametrize("compiled", [lambda f: f, tf.function], ids=[
 of_labels = pytest.mark.parametrize("model", CONDITIONAL, indirect=True)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# What they add to the others is tried by `make test-all`.
+SLOW = ("mixing", "vectors of classes")
+PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def model(request, randomize):
     return randomize(MODELS[request.param]())
 

@@ -325,6 +325,7 @@ def test_faults_stay_with_their_rows(served, runtime):
         assert_answered(served, answer, signature, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", ["digits"], indirect=True)
 def test_many_at_once_are_answered_the_same_in_the_same_memory(served, runtime):
     jobs, _ = answers_by_rows(served, served.own, (served.rows, 3, 1, 0))

@@ -31,6 +31,7 @@ def cluster(workers):
     ]
 
 
+@pytest.mark.slow
 def test_workers_train_as_one_device_does_and_survive_the_death_of_one(tmp_path):
     """Three, of which one is killed; then two go on from what the three had saved."""
     whole, resumed = tmp_path / "whole.npz", tmp_path / "resumed.npz"

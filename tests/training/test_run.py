@@ -255,7 +255,7 @@ def test_a_disk_that_is_full_at_the_end_costs_the_export_alone(tmp_path, monkeyp
 
 
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("terminal", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_terminal_has_the_bar_instead(terminal, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Log, "_SECONDS", 0.0)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
