@@ -89,6 +89,14 @@ def seeded():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def eagerly():
+    """Without graphs: two steps take less time than tracing them."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def randomize():
     """randomize(*layers or models, seed=0): weights far from the identity that training starts at.

@@ -17,7 +17,18 @@ def _examples(name):
     return [test for test in _FINDER.find(module, globs={"tfnvp": tfnvp}) if test.examples]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if _examples(name)])
+# These take ten seconds and more.
+SLOW = ("tfnvp.latent", "tfnvp.plotting", "tfnvp.serving.saved_model")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+        for name in MODULES
+        if _examples(name)
+    ],
+)
 def test_examples_run(name):
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for test in _examples(name):

@@ -75,8 +75,10 @@ def second(case):
     return reverse_over_reverse(*case)
 
 
-# Traced whole or in part, the first derivatives are tried in both ways, and the second in one.
-@pytest.mark.parametrize("way", ["eager", "around", pytest.param("inside", marks=pytest.mark.slow)])
+# Traced whole and in part, the first derivatives are tried, and the second by `make test-all`.
+@pytest.mark.parametrize(
+    "way", ["eager", *(pytest.param(way, marks=pytest.mark.slow) for way in ("around", "inside"))]
+)
 def test_forward_over_reverse_is_reverse_over_reverse(case, second, way):
     log_prob, x, v = case
     assert np.any(np.abs(second) > 1e-2)

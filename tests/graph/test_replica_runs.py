@@ -33,6 +33,7 @@ def test_predictions_are_log_probs_in_a_function(paths):
         np.testing.assert_allclose(found["predicted"], found["log_prob"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_in_which_one_replica_fails_ends_for_all():
     found = _run(replica_program.faults)
     assert found["message"] == "vectors must be finite, got NaN or infinity"

@@ -102,7 +102,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["vectors", "images", pytest.param("vectors' policy", marks=pytest.mark.slow)]
+)
 def test_every_function_follows(case, randomize):
     kind, dtype, changes = CASES[case]
     model, x = _make(kind, randomize, dtype=dtype)

@@ -240,6 +240,7 @@ def test_each_density_about_its_mean_integrates_to_one(randomize):
         assert abs(integral(model, labels=label) - 1) < 1e-2
 
 
+@pytest.mark.slow
 def test_fit_learns_the_means():
     """Where couplings may not, and without label dropout."""
     keras.utils.set_random_seed(0)
@@ -291,6 +292,7 @@ def test_a_network_in_a_graph_sees_its_context(options, randomize):
         np.testing.assert_allclose(gradient / scale, value / scale, atol=tolerance)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_bad_labels_are_refused(vectors, refuses):
     x = _data((3,))
     out_of_range = r"labels must be 0\.\.2, or -1 for p\(x\), got 3"

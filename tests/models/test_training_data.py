@@ -10,7 +10,10 @@ from helpers.few_couplings import FewCouplings
 
 import tfnvp
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*shuffle=True")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*shuffle=True"),
+    pytest.mark.usefixtures("eagerly"),
+]
 SHAPES = {"images": (4, 4, 1), "vectors": (3,)}
 
 

@@ -79,6 +79,7 @@ def test_workers_train_as_one_device_does_and_survive_the_death_of_one(tmp_path)
     assert np.linalg.norm(one - other) <= 1e-4 * np.linalg.norm(one)
 
 
+@pytest.mark.slow
 def test_keras_still_needs_what_multi_worker_mends():
     """Where this fails, Keras has been mended, and MultiWorkerFit of graph/internals.py can go."""
     workers = [Program(plain_workers.main, environment) for environment in cluster(2)]

@@ -108,14 +108,6 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
     assert f"test bits/dim        {figures['test']:.3f}" in printed
 
 
-@pytest.fixture
-def eagerly():
-    """Without graphs: two steps take less time than tracing them."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 # Those that are as another one but for their images' names and sizes run by `make test-all`.
 ALIKE = ("cifar10_small", "imagenet32", "imagenet32_plus", "imagenet64", "lsun_bedroom")
 ALIKE += ("lsun_church_outdoor", "lsun_tower")
@@ -283,7 +275,7 @@ class NoNumberOnce(keras.optimizers.schedules.LearningRateSchedule):
     ("rate", "last"),
     [
         # With warm-up: the first step changes nothing, and after the second weights are huge.
-        (1e30, 2),
+        pytest.param(1e30, 2, marks=pytest.mark.slow),
         # As after a gradient that is no number: all weights are none after the second step.
         (NoNumberOnce(), 1),
     ],
