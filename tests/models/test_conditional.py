@@ -292,7 +292,6 @@ def test_a_network_in_a_graph_sees_its_context(options, randomize):
         np.testing.assert_allclose(gradient / scale, value / scale, atol=tolerance)
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_bad_labels_are_refused(vectors, refuses):
     x = _data((3,))
     out_of_range = r"labels must be 0\.\.2, or -1 for p\(x\), got 3"
