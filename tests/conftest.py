@@ -50,7 +50,7 @@ _COLLECTED = {"at": 0}
 
 
 def pytest_configure(config):
-    """Spares `make test` TensorFlow's optimizer of graphs, a fifth of its time.
+    """Spares `make test` the optimizer of graphs, a fifth of the time of tests that trace them.
 
     It changes no value that a test looks at. `make test-all` has it, and so have the processes that
     tests start.

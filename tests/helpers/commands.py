@@ -9,7 +9,7 @@ from tfnvp.cli import app, loading
 
 
 def run(*args):
-    """What the command leaves: its status, and what it has printed."""
+    """Runs the command; gives its status, and what it has printed."""
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 

@@ -1,4 +1,4 @@
-"""What the tests of training share."""
+"""Fixtures that the tests of training share."""
 
 import numpy as np
 import pytest
