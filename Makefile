@@ -31,12 +31,14 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 # It is made anew whenever the dependencies change; the marker is written last, so that an install
-# that was cut off is done again.
+# that was cut off is done again. uv takes half of pip's time, but does not know pip's settings, by
+# which some reach an index of their own.
 .venv/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "tfnvp needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --editable ".[dev]" \
+		|| $(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
 clean:

@@ -2,7 +2,6 @@
 
 import gc
 from collections import Counter
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -44,11 +43,6 @@ def _random_weight(variable, random):
 _LONG = ("training/", "test_strategies", "serving/", "bijectors/test_laws", "test_distribution")
 
 
-# Taking apart the models of tests that are over takes a tenth of the tests' time, and the process
-# ends soon anyway.
-_COLLECTED = {"at": 0}
-
-
 def pytest_configure(config):
     """Spares `make test` the optimizer of graphs, a fifth of the time of tests that trace them.
 
@@ -60,18 +54,15 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """Turns the garbage collector off."""
+    """Turns the garbage collector off, which would look at what all tests left again and again."""
     gc.disable()
 
 
 def pytest_runtest_teardown():
-    """Collects garbage where the machine is short of memory and this process has grown by half."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    if pages > 1.5 * _COLLECTED["at"]:
-        total, _, available = Path("/proc/meminfo").read_text().splitlines()[:3]
-        if int(available.split()[1]) < int(total.split()[1]) / 6:
-            gc.collect()
-            _COLLECTED["at"] = pages
+    """Collects the garbage of some tests at a time, and never looks again at what stayed."""
+    if gc.get_count()[0] > 500_000:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_sessionfinish():

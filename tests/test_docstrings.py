@@ -18,7 +18,7 @@ def _examples(name):
 
 
 # These take ten seconds and more.
-SLOW = ("tfnvp.latent", "tfnvp.plotting", "tfnvp.serving.saved_model")
+SLOW = ("tfnvp.callbacks", "tfnvp.latent", "tfnvp.plotting", "tfnvp.serving.saved_model")
 
 
 @pytest.mark.parametrize(

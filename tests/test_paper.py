@@ -51,7 +51,17 @@ def _row(name, randomize):
     return f"{model.count_params():,} | {latents} | {side} x {side} |"
 
 
-@pytest.mark.parametrize("name", sorted(DISTINCT.values()))
+# The others have thousands of variables each.
+SMALL = ("cifar10_small", "digits", "photos")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in SMALL))
+        for name in sorted(DISTINCT.values())
+    ],
+)
 def test_sizes_are_as_stated(name, randomize):
     row = _row(name, randomize)
     for preset in presets.names():

@@ -26,7 +26,7 @@ def run(*arguments):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("what", ["log_prob", "sample"])
+@pytest.mark.parametrize("what", ["log_prob", pytest.param("sample", marks=pytest.mark.slow)])
 def test_jax_gives_what_tensorflow_gives(what, tmp_path, tiny_model):
     model = tiny_model()
     path = tfnvp.export_stablehlo(model, tmp_path / "export", what, batch_size=BATCH)
@@ -95,6 +95,7 @@ def _export_and_train(model, data, tmp_path):
         return losses, dict(trained)
 
 
+@pytest.mark.slow
 def test_jax_trains_images(tmp_path, tiny_model):
     model = tiny_model(seed=1)
     images = np.random.default_rng(3).integers(0, 16, (BATCH, 4, 4, 1), dtype=np.uint8)

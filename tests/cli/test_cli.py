@@ -241,6 +241,7 @@ def test_the_installed_command_is_quiet(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/s.png\n", "")
 
 
+@pytest.mark.slow
 def test_the_installed_command_trains_in_an_empty_directory(tmp_path):
     rows = np.random.default_rng(0).normal(size=(40, 2))
     np.savetxt(tmp_path / "x.csv", rows, delimiter=",", header="a,b", comments="")

@@ -178,7 +178,7 @@ def test_a_temperature_that_is_none_is_refused(temperature, saved, tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["1" * 20, "-" + "9" * 20, "\u00b2", "1.5", "", "1_0"])
-@pytest.mark.parametrize("kind", [0, 1])
+@pytest.mark.parametrize("kind", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_labels_that_are_none_are_refused(labels, kind, images, tmp_path):
     result = run("sample", images[kind], "--to", tmp_path / "x.npy", f"--labels={labels}")
     assert_one_line(result, "--labels must be integers of up to 9 digits", labels)

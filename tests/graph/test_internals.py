@@ -26,7 +26,8 @@ SOURCES = sorted(Path(tfnvp.__file__).parent.rglob("*.py"))
 def test_private_names_are_in_one_file(path):
     """Modules of TensorFlow, TFP and Keras that are not public are imported there alone."""
     private = re.findall(
-        r"(?:from|import) (?:tensorflow\.python|keras\.src|tensorflow_probability\.python)\S*",
+        r"(?:from|import) (?:tensorflow\.core|tensorflow\.python|keras\.src"
+        r"|tensorflow_probability\.python)\S*",
         path.read_text(),
     )
     assert not private or path.name == "internals.py"

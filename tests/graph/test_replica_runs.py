@@ -15,22 +15,15 @@ def _run(function, *args):
     return json.loads(out.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def paths():
-    return _run(replica_program.paths)
-
-
-@pytest.mark.parametrize("name", ["plain", "own"])
-def test_the_ordinary_path_is_the_same_training(name, paths):
-    shared, ordinary = paths["shared"], paths[name]
+@pytest.mark.parametrize("name", ["plain", pytest.param("own", marks=pytest.mark.slow)])
+def test_the_ordinary_path_is_the_same_training(name):
+    found = _run(replica_program.paths, name)
+    shared, ordinary = found["shared"], found[name]
     assert shared["shares"] and not ordinary["shares"]
     for key in ("losses", "weights"):
         np.testing.assert_allclose(ordinary[key], shared[key], rtol=1e-4, atol=1e-5)
-
-
-def test_predictions_are_log_probs_in_a_function(paths):
-    for found in paths.values():
-        np.testing.assert_allclose(found["predicted"], found["log_prob"], rtol=1e-4, atol=1e-5)
+    for path in found.values():
+        np.testing.assert_allclose(path["predicted"], path["log_prob"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

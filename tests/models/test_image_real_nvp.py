@@ -215,7 +215,13 @@ def test_encode_and_decode_meet_again_under_a_mixed_policy(tiny_model):
     assert computing == {"bfloat16"}
 
 
-@pytest.mark.parametrize("bad", [floats()[:, :2], np.full((4, 4, 4, 2), np.nan, "float32")])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(floats()[:, :2], marks=pytest.mark.slow),
+        np.full((4, 4, 4, 2), np.nan, "float32"),
+    ],
+)
 def test_a_refused_fit_leaves_a_model_that_trains(bad, tiny_model, refuses):
     model = tiny_model((4, 4, 2))
     model.compile(optimizer="adam")

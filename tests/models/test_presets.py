@@ -21,7 +21,17 @@ def _thin(name):
 THIN = {str(_thin(name)): name for name in presets.names()}
 
 
-@pytest.mark.parametrize("name", sorted(THIN.values()))
+# Those of many scales take seconds each.
+FEW_SCALES = ("cifar10_small", "digits", "digits_conditional")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in FEW_SCALES))
+        for name in sorted(THIN.values())
+    ],
+)
 def test_each_preset_is_a_model(name):
     """Of its sizes; thin, to be quick."""
     model = tfnvp.ImageRealNVP(**_thin(name))
@@ -88,7 +98,7 @@ RECORDED = {
 }
 
 
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", [LARGE if x == "cifar10_small" else x for x in RECORDED])
 def test_folded_weights_are_the_same_density(name):
     if name == "digits":
         images = next(iter(tfnvp.data.load("digits", "test", 64))).numpy()[:3]

@@ -103,6 +103,7 @@ def test_a_fit_and_an_evaluation_compile_once_each():
     assert compiled[0][0] != compiled[1][0]
 
 
+@pytest.mark.slow
 def test_answers_are_those_without(randomize, tmp_path):
     """By `predict`, in functions of the user's, from a file, and from an export."""
     model = randomize(_vectors())

@@ -206,7 +206,7 @@ LARGE = pytest.param("cifar10_small", marks=pytest.mark.slow)
 
 
 # These go the way of others, with other kernels.
-RARE = ("mixed precision", "kernels in bfloat16", "vectors of a context")
+RARE = ("another size", "mixed precision", "kernels in bfloat16", "vectors of a context")
 PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in RARE)) for name in EXPORTED]
 
 

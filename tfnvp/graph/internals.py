@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from keras.src.backend.common import global_state
 from keras.src.trainers.compile_utils import MetricsList
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as SavedModelProto  # noqa: F401
 from tensorflow.python.eager import context as eager
 from tensorflow.python.framework import convert_to_constants
 from tensorflow_probability.python.internal import cache_util
@@ -263,8 +264,7 @@ BOOKS = ("_parameters", "_self_")
 
 
 def _is_instance(cls: type, instance: object) -> bool:
-    if cls is tfd.TransformedDistribution:
-        return isinstance(instance, TransformedDistribution)
+    cls = TransformedDistribution if cls is tfd.TransformedDistribution else cls
     return abc.ABCMeta.__instancecheck__(cls, instance)
 
 

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfnvp.serving.calls import Arrays, Call
 from tfnvp.serving.errors import ServingError, foreign
@@ -15,6 +16,8 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", 1 << 30),
     ("grpc.max_send_message_length", 1 << 30),
 )
+# The numbers that protos have for dtypes.
+_FLOAT, _UINT8, _TEXT = (dtype.as_datatype_enum for dtype in (tf.float32, tf.uint8, tf.string))
 
 
 class _Stub:
@@ -117,17 +120,14 @@ def _array(name: str, tensor: Any) -> np.ndarray:
     TensorFlow fills up what is missing, so that some bytes that declare a huge shape would take all
     memory.
     """
-    from tensorflow.core.framework import types_pb2
-
-    wanted = {"images": types_pb2.DT_UINT8, "error": types_pb2.DT_STRING}
-    wanted = wanted.get(name, types_pb2.DT_FLOAT)
+    wanted = {"images": _UINT8, "error": _TEXT}.get(name, _FLOAT)
     if tensor.dtype != wanted:
         raise foreign(f"{name} has the dtype {tensor.dtype} and not {wanted}")
-    is_text = tensor.dtype == types_pb2.DT_STRING
+    is_text = tensor.dtype == _TEXT
     values, dtype = {
-        types_pb2.DT_FLOAT: (tensor.float_val, np.dtype(np.float32)),
-        types_pb2.DT_UINT8: (tensor.int_val, np.dtype(np.uint8)),
-        types_pb2.DT_STRING: (tensor.string_val, np.dtype(object)),
+        _FLOAT: (tensor.float_val, np.dtype(np.float32)),
+        _UINT8: (tensor.int_val, np.dtype(np.uint8)),
+        _TEXT: (tensor.string_val, np.dtype(object)),
     }[wanted]
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.tensor_content and not is_text:

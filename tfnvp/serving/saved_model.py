@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow.core.protobuf import saved_model_pb2
 
 from tfnvp.checks import check_draw, one_line, plain_errors
 from tfnvp.seeds import stateless_seed
+from tfnvp.serving.saved_model_graph import read_saved_model
 from tfnvp.types import TensorLike
 
 tfd = tfp.distributions
@@ -56,8 +56,7 @@ class SavedModel:
         try:
             self._module = tf.saved_model.load(str(path))
             # The file is read too: the functions take any shape, since they check for themselves.
-            content = (self.path / "saved_model.pb").read_bytes()
-            saved = saved_model_pb2.SavedModel.FromString(content)
+            saved = read_saved_model(self.path)
         except Exception as error:  # TensorFlow has many types, for each file that may be damaged.
             message = f"the SavedModel in {path} cannot be loaded: {one_line(error)}"
             raise ValueError(message) from error

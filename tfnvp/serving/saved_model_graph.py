@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework import function_pb2, types_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+
+from tfnvp.graph.internals import SavedModelProto
+
+
+def read_saved_model(directory: Path) -> SavedModelProto:
+    """Gives what the file of a SavedModel says, as a proto."""
+    return SavedModelProto.FromString((directory / "saved_model.pb").read_bytes())
 
 
 def finish(directory: Path, inputs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> None:
@@ -15,8 +21,7 @@ def finish(directory: Path, inputs: Mapping[str, Mapping[str, tf.TensorSpec]]) -
     names those that it reads from. The shapes are for readers: the graph itself knows none. They
     are those of the inputs of each signature, by name.
     """
-    path = directory / "saved_model.pb"
-    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    saved = read_saved_model(directory)
     for graph in saved.meta_graphs:
         names = {f.signature.name: _shorten(f) for f in graph.graph_def.library.function}
         # A function within a function may use a tensor of the outer one, which Python's loader
@@ -29,17 +34,18 @@ def finish(directory: Path, inputs: Mapping[str, Mapping[str, tf.TensorSpec]]) -
             for key, spec in specs.items():
                 told = graph.signature_def[name].inputs[key].tensor_shape
                 told.CopyFrom(spec.shape.as_proto())
-    path.write_bytes(saved.SerializeToString(deterministic=True))
+    content = saved.SerializeToString(deterministic=True)
+    (directory / "saved_model.pb").write_bytes(content)
     # The checksum no longer fits the file, and loaders do without it.
     (directory / "fingerprint.pb").unlink(missing_ok=True)
 
 
-def _shorten(function: function_pb2.FunctionDef) -> dict[str, str]:
+def _shorten(function: Any) -> dict[str, str]:
     """Shortens the names in a function; returns the new names by the old ones."""
     names = {}
     for i, argument in enumerate(function.signature.input_arg):
         # Callers pass arguments that are no resources by name.
-        captured = argument.type == types_pb2.DT_RESOURCE
+        captured = argument.type == tf.resource.as_datatype_enum
         names[argument.name] = f"v{i}" if captured else argument.name
         argument.name = names[argument.name]
     for i, node in enumerate(function.node_def):

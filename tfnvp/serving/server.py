@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from tfnvp.checks import one_line
+from tfnvp.serving.saved_model_graph import read_saved_model
 
 _HTTP = {
     "INVALID_ARGUMENT": 400,
@@ -59,7 +59,7 @@ class ServedModel:
         self.version = int(path.name) if path.name.isdigit() else 1
         try:
             self._functions = tf.saved_model.load(str(path)).signatures
-            saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+            saved = read_saved_model(path)
         except Exception as error:  # TensorFlow has many types, for each file that may be damaged.
             message = f"the SavedModel in {path} cannot be loaded: {one_line(error)}"
             raise ValueError(message) from error
@@ -72,7 +72,7 @@ class ServedModel:
             wanted = name if version is None else f"{name}, {version}"
             raise Refused("NOT_FOUND", f"Servable not found for request: {wanted}")
 
-    def signature(self, name: str) -> meta_graph_pb2.SignatureDef:
+    def signature(self, name: str) -> Any:
         """The definition of a signature, or `Refused`."""
         if name not in self.signatures:
             raise Refused(

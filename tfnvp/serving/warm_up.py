@@ -3,10 +3,10 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
 
 from tfnvp.serving.signatures import Signatures
 
@@ -44,7 +44,7 @@ def write_warm_up(
                 writer.write(log.SerializeToString(deterministic=True))
 
 
-def _repeated(row: np.ndarray, rows: int) -> tensor_pb2.TensorProto:
+def _repeated(row: np.ndarray, rows: int) -> Any:
     """The proto of a row [1, ...], all of whose numbers are alike, as many times as asked for."""
     # A proto of fewer values than its shape has ends in as many of the last as there is room for.
     proto = tf.make_tensor_proto(row.ravel()[:1])
