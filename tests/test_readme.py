@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.commands import load_once
 from typer.testing import CliRunner
 
 from tfnvp import cli
+from tfnvp.cli import loading
 from tfnvp.training import recipes
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +54,7 @@ def test_see_it_chains_in_an_empty_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written = set()
     monkeypatch.setattr(recipes.Recipe, "pictures", lambda self: {})
+    monkeypatch.setattr(loading, "load", load_once)
     for program, *args in commands:
         assert program == "tfnvp"
         few = ["--limit-steps", "2"] if args[0] == "train" else []
