@@ -10,7 +10,17 @@ import tensorflow as tf
 
 from tfnvp import latent, plotting
 from tfnvp.models import ImageRealNVP, VectorRealNVP
+from tfnvp.models.fresh_moments import FreshMoments
 from tfnvp.types import TensorLike
+
+__all__ = [
+    "FreshMoments",
+    "Watch",
+    "bits_per_dim",
+    "density",
+    "interpolation",
+    "samples",
+]
 
 Picture = Callable[[keras.Model], np.ndarray]
 

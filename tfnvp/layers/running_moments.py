@@ -19,8 +19,8 @@ class RunningMoments(UncastLayer):
     In training a call returns the moments of the batch, with gradients through them, and takes them
     into the averages; in inference it returns the averages (0 and 1 before any training). After t
     batches the averages give the batch i the weight momentum^(t - i), normalised to sum to one:
-    they are right from the first batch on, with no start value to forget, so that validation is as
-    good as training from the first epoch.
+    there is no start value to forget. They lag behind weights that change fast, and
+    `FlowModel.refresh_moments` takes them anew.
 
     Rows that have weights, as `tfnvp.graph.replicas.weighing_rows` gives them, count by these: two
     of a row are a row of weight 2, and one of weight 0 is left out.
@@ -141,6 +141,18 @@ class RunningMoments(UncastLayer):
         moments = averages[:-1]
         moments += (tf.concat([mean, variance], axis=0) - moments) * share
         self.averages.assign(tf.stop_gradient(tf.concat([moments, batches], axis=0)))
+
+    def weigh_equally(self, count: int) -> None:
+        """Has the next batch, the one of that number, counted as much as those before it together.
+
+        With n batches behind it, each of weight 1, an update leaves the average of n + 1 if these
+        have the weight n / momentum: it is multiplied by the momentum.
+        """
+        averages = tf.convert_to_tensor(self.averages)
+        # Averages of momentum 0 are of the last batch alone.
+        weight = (count - 1) / self.momentum if self.momentum else 0
+        weight = tf.constant([weight], averages.dtype)
+        self.averages.assign(tf.concat([averages[:-1], weight], axis=0))
 
     def meets_replicas(self) -> bool:
         """Tells whether the moments here and now are those of several replicas' batches."""

@@ -35,24 +35,25 @@ def accepted(
         return bound
     names = [name for name in ("x", "y", "sample_weight") if name in bound.signature.parameters]
     class_weight = given.pop("class_weight", None)
-    parts = _accepted(model, *(given.get(name) for name in names), class_weight=class_weight)
+    parts = accepted_parts(model, *(given.get(name) for name in names), class_weight=class_weight)
     given |= dict(zip(names, parts, strict=False))
     validation = given.get("validation_data")
     if isinstance(validation, tuple | list):
         validation = keras.utils.unpack_x_y_sample_weight(validation)
-        given["validation_data"] = _accepted(model, *validation)
+        given["validation_data"] = accepted_parts(model, *validation)
     elif validation is not None:
-        given["validation_data"] = _accepted(model, validation)[0]
+        given["validation_data"] = accepted_parts(model, validation)[0]
     return bound
 
 
-def _accepted(
+def accepted_parts(
     model: "TrainingSteps",
     x: Any,
     y: Any = None,
     sample_weight: Any = None,
     class_weight: dict[int, float] | None = None,
 ) -> tuple[Any, Any, Any]:
+    """Gives x, labels and weights so that Keras uses all of them; raises as `accepted` does."""
     one_by_one = isinstance(x, Iterator | keras.utils.PyDataset)
     if one_by_one or isinstance(x, tf.data.Dataset):
         for name, part in (("y", y), ("sample_weight", sample_weight)):

@@ -24,6 +24,7 @@ from tfnvp.graph.internals import (
 from tfnvp.graph.shared_step import SharedStep
 from tfnvp.graph.strategies import check_strategy
 from tfnvp.models.condition import Condition
+from tfnvp.models.fresh_moments import MomentsStep, keep_moments_fresh, refresh, running_moments
 from tfnvp.models.host_checks import check_on_the_host
 from tfnvp.models.training_data import (
     accepted,
@@ -57,7 +58,7 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         self._directions = LowerIsBetter([self._loss, self._bits_per_dim])
         self._shared_step = None
         self._said_aside = self.voiced_doubt = False
-        self._changes = None
+        self._changes = self._moments_step = None
 
     @abc.abstractmethod
     def density(self, x: tf.Tensor, labels: tf.Tensor | None, training: bool | None) -> tf.Tensor:
@@ -263,6 +264,7 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
             self._changes = Changes([self])
         if self._changes.happened():
             self.train_function = self.test_function = self.predict_function = None
+            self._moments_step = None
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains on data without targets; else as `keras.Model.fit`.
@@ -277,6 +279,30 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
             ValueError: for data of a wrong shape, dtype or range, or that would not be used.
         """
         return self._hand_to_keras("fit", args, kwargs)
+
+    def refresh_moments(self, data: Any, batch_size: int | None = None) -> None:
+        """Takes the moments of batch normalizations anew, of the weights as they stand.
+
+        In inference these normalise by averages over batches, which lag behind weights that change
+        fast. `fit` does this before each validation and when an epoch ends; within an epoch, and in
+        a loop of your own, call it before you look at a model.
+
+        Args:
+            data: training data, as `fit` takes it, or a tuple of arrays: x, labels, weights. The
+                first batches are used, of arrays evenly spaced rows: at least 512 rows and 4
+                batches, where there are as many.
+            batch_size: rows of a batch of arrays, 32 if it is None.
+
+        Raises:
+            ValueError: for data that `fit` would refuse, or none.
+
+        Source: "precise" batch normalization, Wu and Johnson (arXiv 2105.07576), section 3.
+        """
+        with plain_errors():
+            self._forget_if_changed()
+            if running_moments(self):
+                self._moments_step = self._moments_step or MomentsStep(self)
+                refresh(self, data, batch_size, self._moments_step)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Measures loss and bits/dim of data without targets; else as `keras.Model.evaluate`.
@@ -319,4 +345,6 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
                 check_for_workers(self, name, given)
             if self.jit_compile and not self.run_eagerly and not seen_to:
                 check_on_the_host(self, name, given)
+            if name == "fit" and not seen_to:
+                keep_moments_fresh(self, given)
             return method(*bound.args, **bound.kwargs)

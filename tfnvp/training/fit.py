@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfnvp.callbacks import Watch
+from tfnvp.callbacks import FreshMoments, Watch
 from tfnvp.training import WorkerGone
 from tfnvp.training.checkpoints import Checkpoints, steps_taken
 from tfnvp.training.recipes import Recipe
@@ -111,6 +111,8 @@ class Training:
         return [
             *([log] if self._verbosity() == _LINES else []),
             *([average] if average else []),
+            # A run that is resumed has the data of the first epoch too, to go on bit for bit.
+            FreshMoments(self._batches(range(1), flip=self.recipe.flip)),
             StopWhereItDiverges(),
             Record(self.directory, self.rows, average),
             keras.callbacks.TensorBoard(str(logs), write_graph=False),
@@ -173,7 +175,9 @@ class Training:
         data = self._batches(range(epoch, epoch + 1), flip=self.recipe.flip).skip(done)
         # Weights can turn NaN one step before the loss shows it, but no saved state holds such.
         for steps in range(step - saved, 0, -self.model.steps_per_execution):
-            self.model.fit(data, steps_per_epoch=steps, verbose=0, shuffle=False)
+            # The moments stay those of these steps, as they were when the loss was finite.
+            options = {"verbose": 0, "shuffle": False, "callbacks": [FreshMoments(None)]}
+            self.model.fit(data, steps_per_epoch=steps, **options)
             if all(np.isfinite(weight).all() for weight in self.model.get_weights()):
                 return
             self._checkpoints.restore()

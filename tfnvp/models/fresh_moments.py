@@ -1,0 +1,223 @@
+"""Moments of batch normalizations that are of the weights as they stand.
+
+A running average is of the batches of the last steps, and of the weights that these had. Where
+weights change fast it is of another function than the one that is scored: a training that stands at
+1.6 bits/dim may validate at 3. Moments that are taken anew, of weights that stay the same, are
+right whatever the learning rate.
+"""
+
+import collections
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfnvp.graph import replicas
+from tfnvp.graph.internals import with_inner_layers
+from tfnvp.layers.running_moments import RunningMoments
+from tfnvp.models.host_checks import batch_size_of, dataset_of
+from tfnvp.models.training_data import accepted_parts
+
+if TYPE_CHECKING:
+    from tfnvp.models.training_steps import TrainingSteps
+
+#: The moments are of at least so many rows and batches, where the data has as many.
+ROWS, BATCHES = 512, 4
+
+
+def running_moments(model: keras.Model) -> list[RunningMoments]:
+    """Lists the layers of a model that average over batches."""
+    return [layer for layer in with_inner_layers(model) if isinstance(layer, RunningMoments)]
+
+
+def refresh(model: "TrainingSteps", data: Any, batch_size: int | None, step: "MomentsStep") -> None:
+    """Takes moments of data that `fit` would take, or of what `Kept` has kept."""
+    if not isinstance(data, Kept):
+        parts = accepted_parts(model, *keras.utils.unpack_x_y_sample_weight(data))
+        arrays = hasattr(parts[0], "shape")
+        data = batches_of_arrays(list(parts), batch_size) if arrays else parts[0]
+    step(batches_of(model, data))
+
+
+class MomentsStep:
+    """Takes the moments of batches into a model's averages, each with the same weight.
+
+    Args:
+        model: a `FlowModel` that is built.
+    """
+
+    def __init__(self, model: "TrainingSteps") -> None:
+        self._model = model
+        self._function = tf.function(self._step, autograph=False, reduce_retracing=True)
+
+    def _step(self, data: Any) -> None:
+        self._model.distribute_strategy.run(self._of_replica, args=(data,))
+
+    def _of_replica(self, data: Any) -> None:
+        x, labels, weights = self._model.unpacked(data)
+        with replicas.weighing_rows(weights):
+            self._model(x, labels, training=True)
+
+    def __call__(self, batches: Iterable) -> None:
+        """Runs over some batches.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        layers, count = running_moments(self._model), 0
+        step = self._step if self._model.run_eagerly else self._function
+        for data in batches:
+            count += 1
+            for layer in layers:
+                layer.weigh_equally(count)
+            step(data)
+        if not count:
+            raise ValueError("data must have a batch, got none")
+
+
+class FreshMoments(keras.callbacks.Callback):
+    """Takes a model's moments anew before each validation and at the end of each epoch.
+
+    `FlowModel.fit` has one of its own, of the data that it trains on, so that validation, and
+    whatever other callbacks look at, is of the weights of that moment. One that is given takes its
+    place, for moments of other data.
+
+    Args:
+        data: batches as `fit` takes them, read from the beginning each time; None leaves the
+            running averages as they are.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.uniform(size=(64, 4, 4, 1)).astype("float32")
+        >>> model = tfnvp.ImageRealNVP((4, 4, 1), num_scales=1, filters=4, residual_blocks=1)
+        >>> model.compile(optimizer="adam")
+        >>> fresh = tfnvp.callbacks.FreshMoments(x[:32])
+        >>> history = model.fit(x, batch_size=32, verbose=0, callbacks=[fresh])
+    """
+
+    def __init__(self, data: Any = None) -> None:
+        super().__init__()
+        self.data = data
+        self._stale = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Takes note that the weights are about to change."""
+        self._stale = True
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes the moments before a validation."""
+        self._refresh()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Takes the moments of an epoch without validation."""
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._stale and self.data is not None:
+            self.model.refresh_moments(self.data)
+        self._stale = False
+
+
+class Kept:
+    """The last rows that a generator gave, for it cannot be asked for them again."""
+
+    def __init__(self) -> None:
+        self.last = collections.deque()
+
+    def through(self, batches: Iterator) -> Iterator:
+        """Gives batches on, and keeps the last ones."""
+        rows = 0
+        for batch in batches:
+            self.last.append(batch)
+            rows += _rows(batch)
+            while len(self.last) > BATCHES and rows - _rows(self.last[0]) >= ROWS:
+                rows -= _rows(self.last.popleft())
+            yield batch
+
+
+def keep_moments_fresh(model: "TrainingSteps", given: dict[str, Any]) -> None:
+    """Gives `fit` a callback that takes moments anew of its own data, unless it has one.
+
+    Args:
+        model: a `FlowModel`.
+        given: the arguments of its `fit`, which change.
+    """
+    callbacks = given.get("callbacks") or []
+    listed = getattr(callbacks, "callbacks", callbacks)
+    listed = list(listed) if isinstance(listed, list | tuple) else [listed]
+    if not running_moments(model) or any(isinstance(one, FreshMoments) for one in listed):
+        return
+    parts = [given.get(name) for name in ("x", "y", "sample_weight")]
+    if isinstance(parts[0], Iterator):
+        data: Any = Kept()
+        given["x"] = data.through(parts[0])
+    elif hasattr(parts[0], "shape"):
+        # Keras validates by the last rows.
+        rows = math.floor(len(parts[0]) * (1 - given.get("validation_split", 0)))
+        parts = [part if part is None else part[:rows] for part in parts]
+        data = batches_of_arrays(parts, given.get("batch_size"))
+    else:
+        data = parts[0]
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        own = FreshMoments(data)
+        own.set_model(model)
+        callbacks.callbacks.insert(0, own)
+    else:
+        # It comes before all that might look at the model, and after what changes the weights.
+        swaps = [isinstance(one, keras.callbacks.SwapEMAWeights) for one in listed]
+        place = len(listed) - swaps[::-1].index(True) if any(swaps) else 0
+        given["callbacks"] = [*listed[:place], FreshMoments(data), *listed[place:]]
+
+
+def batches_of(model: "TrainingSteps", data: Any) -> Iterable:
+    """Gives the first batches of data, as the model's strategy shares them out.
+
+    Args:
+        model: a `FlowModel`.
+        data: a `tf.data.Dataset`, a `PyDataset`, what `Kept` has kept, or another iterator.
+    """
+    distribute = model.distribute_strategy.experimental_distribute_dataset
+    if isinstance(data, tf.data.Dataset):
+        first = next(iter(data.take(1)), None)
+        return distribute(data.take(0 if first is None else _count(_rows(first))))
+    batches = data.last if isinstance(data, Kept) else data
+    if isinstance(data, keras.utils.PyDataset):
+        numbers = itertools.count() if data.num_batches is None else range(data.num_batches)
+        batches = map(data.__getitem__, numbers)
+    return itertools.chain.from_iterable(
+        distribute(tf.data.Dataset.from_tensors(batch)) for batch in _first(batches)
+    )
+
+
+def batches_of_arrays(parts: list, batch_size: int | None = None) -> tf.data.Dataset:
+    """Makes batches of evenly spaced rows of arrays: x, labels and weights, None where none are."""
+    rows = len(parts[0])
+    batch_size = batch_size_of(rows, batch_size, None)
+    most = min(rows, _count(batch_size) * batch_size)
+    places = np.arange(most) * rows // max(most, 1)
+    parts = [part if part is None else np.asarray(part)[places] for part in parts]
+    return dataset_of(parts, batch_size, shuffle=False)
+
+
+def _first(batches: Iterable) -> Iterator[tuple]:
+    rows = 0
+    for count, batch in enumerate(batches, start=1):
+        parts = list(keras.utils.unpack_x_y_sample_weight(batch))
+        while parts[-1] is None:  # A data set has no place for None.
+            parts.pop()
+        yield tuple(parts)
+        rows += len(parts[0])
+        if count >= BATCHES and rows >= ROWS:
+            return
+
+
+def _rows(batch: Any) -> int:
+    return len(keras.utils.unpack_x_y_sample_weight(batch)[0])
+
+
+def _count(rows: int) -> int:
+    return max(BATCHES, math.ceil(ROWS / max(rows, 1)))
