@@ -1,6 +1,7 @@
 """How well each score of `tfnvp.anomaly` tells unusual pictures from test images of the training.
 
-    python -m benchmarks.anomalies MODEL --dataset mnist [--against NAME ...] [--images N] [--held-out N]
+    python -m benchmarks.anomalies MODEL --dataset mnist [--against NAME ...] [--images N]
+                                   [--held-out N]
 
 MODEL is what the command `tfnvp` takes, a .keras file or the name of a model that ships. For each
 kind of unusual pictures it prints a JSON line with the area under the ROC curve of each score, the
@@ -29,7 +30,6 @@ import tensorflow as tf
 from PIL import Image, ImageFilter
 from sklearn.metrics import roc_auc_score
 
-from tfnvp import anomaly, data
 from tfnvp.cli import loading
 
 
@@ -92,12 +92,13 @@ CHANGES = {
 
 def read(name, split, count):
     """The first images of a split."""
-    return np.concatenate(list(data.load(name, split, 100, shuffle=False)))[:count]
+    return np.concatenate(list(tfnvp.data.load(name, split, 100, shuffle=False)))[:count]
 
 
 def records(model, dataset, against, images, held_out):
     """Yields the record of each kind of unusual pictures."""
-    detector = anomaly.Detector(model, read(dataset, "validation", held_out))
+    held_out = read(dataset, "validation", held_out)
+    detector = tfnvp.anomaly.Detector(model, held_out)
     usual = read(dataset, "test", images)
     scored = detector.scores(usual)
     for name in against:
@@ -109,9 +110,9 @@ def records(model, dataset, against, images, held_out):
         is_unusual = np.repeat([0, 1], [len(usual), len(unusual)])
         areas = {
             score: round(roc_auc_score(is_unusual, np.append(scored[score], scores[score])), 4)
-            for score in anomaly.SCORES
+            for score in tfnvp.anomaly.SCORES
         }
-        counts = {"usual": len(usual), "unusual": len(unusual), "held_out": held_out}
+        counts = {"usual": len(usual), "unusual": len(unusual), "held_out": len(held_out)}
         yield {"dataset": dataset, "against": name, **areas, **counts}
 
 
@@ -121,11 +122,11 @@ def main():
         prog="python -m benchmarks.anomalies", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("model", help="a .keras file, or the name of a model that ships")
-    parser.add_argument("--dataset", required=True, choices=data.names())
+    parser.add_argument("--dataset", required=True, choices=tfnvp.data.names())
     parser.add_argument(
         "--against",
         nargs="+",
-        choices=[*CHANGES, *data.names()],
+        choices=[*CHANGES, *tfnvp.data.names()],
         default=list(CHANGES)[:5],
         help="kinds of unusual pictures [default: the first five]",
     )
