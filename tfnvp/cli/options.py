@@ -19,7 +19,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help=".keras file, name o
 Inputs = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="PNG or JPEG images, directories of them, or .csv, .npy or .npz files of vectors [N, D]"
+        help="PNG or JPEG images, directories of them, or .csv, .npy or .npz of vectors [N, D]"
     ),
 ]
 Dataset = Annotated[str | None, typer.Option(help=", ".join(data.names()))]
