@@ -203,7 +203,7 @@ def png_bits_per_dim(images: ArrayLike) -> np.ndarray:
     Example:
         >>> import numpy as np
         >>> tfnvp.anomaly.png_bits_per_dim(np.zeros([1, 32, 32, 3], "uint8")).round(2)
-        array([0.22])
+        array([0.21])
     """
     from PIL import Image
 
