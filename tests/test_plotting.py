@@ -143,9 +143,9 @@ def test_maps_stand_beside_their_images_on_one_scale():
     shown = [image.get_array() for image in figure.axes[0].images]
     ramp = matplotlib.colormaps["inferno"]
     for pair, image, likely in zip(shown, images, maps, strict=True):
-        assert pair.shape == (4, 8, 3)
+        assert pair.shape == (4, 9, 3) and np.all(pair[:, 4] == 1)
         np.testing.assert_allclose(pair[:, :4], image, rtol=1e-6)
         share = np.clip((mean - likely) / deviation / 6, 0, 1)
-        np.testing.assert_allclose(pair[:, 4:], ramp(share)[..., :3], atol=0.02)
+        np.testing.assert_allclose(pair[:, 5:], ramp(share)[..., :3], atol=0.02)
     width, height = figure.get_size_inches()
     assert 2.8 < width / height < 3.5, "two wide pairs leave no empty room"

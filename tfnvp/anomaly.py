@@ -192,7 +192,8 @@ def png_bits_per_dim(images: ArrayLike) -> np.ndarray:
     """Measures how long the PNG file of each image is: its bits for each value of a pixel.
 
     Pillow writes it, as small as it can, of 8 bits: grey of one channel, RGB of three, and of
-    another number of channels grey with one channel below the other.
+    another number of channels grey with one channel below the other. Every file has 57 bytes that
+    are not of its pixels, which is much of a small image, but the same for all.
 
     Args:
         images: uint8 [N, H, W, C].

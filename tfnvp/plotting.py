@@ -202,7 +202,8 @@ def beside_maps(
     mean = -channels / 2 * (math.log(2 * math.pi) + 1)
     unlikely = np.clip((mean - np.asarray(maps)) / (6 * math.sqrt(channels / 2)), 0, 1)
     drawn = matplotlib.colormaps["inferno"](unlikely)[..., :3]
-    pairs = np.concatenate([images.repeat(3 // channels, -1), drawn], axis=2)
+    gap = np.ones_like(drawn[:, :, : math.ceil(drawn.shape[2] / 16)])
+    pairs = np.concatenate([images.repeat(3 // channels, -1), gap, drawn], axis=2)
     return labelled_images(pairs, labels, columns, axes)
 
 

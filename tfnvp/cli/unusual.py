@@ -14,7 +14,7 @@ from tfnvp.data.csv_table import write_csv
 HELD_OUT = 1000
 
 
-def check(flow: Flow, held_out: str | None, **rows_of_set: object) -> None:
+def check(flow: Flow, held_out: str, **rows_of_set: object) -> None:
     """Raises a ValueError unless images can be scored beside those of a data set, held out.
 
     Args:
