@@ -90,14 +90,36 @@ def test_a_p_value_counts_the_images_that_are_as_unusual(detector):
         np.testing.assert_allclose(detector.calibrated({name: found})[name], by_hand)
 
 
-def test_each_held_out_image_is_compared_with_the_mean_of_the_others(model):
-    """And not with its own mean, to which it is nearer than another picture can expect to be."""
-    two = gradual(2, seed=6)
-    first, second = model.bits_per_dim(two).numpy()
-    apart = abs(first - second)
-    detector = anomaly.Detector(model, two)
-    found = detector.calibrated({"typicality": np.array([0.999, 1.001]) * apart})
-    np.testing.assert_allclose(found["typicality"], [1, 1 / 3])
+def test_each_held_out_image_is_compared_with_the_others(model):
+    """And not with itself among them, to which it is nearer than another picture can expect to be.
+
+    The detector of all but one gives that one's distances; there the p-values of all step down.
+    """
+    held_out = gradual(12, seed=6)
+    detector = anomaly.Detector(model, held_out)
+    for i in (0, 7):
+        others = anomaly.Detector(model, np.delete(held_out, i, axis=0))
+        alone = others.scores(held_out[i : i + 1])
+        for name in ("typicality", "joint"):
+            around = {name: alone[name] * np.array([1 - 1e-6, 1 + 1e-6])}
+            below, above = detector.calibrated(around)[name]
+            assert below - above == pytest.approx(1 / 13), name
+
+
+def test_the_joint_score_is_the_distance_of_three_figures(model, detector):
+    held_out, images = gradual(300, seed=0), gradual(9, seed=8)
+
+    def figures(images):
+        x = model.dequantization(tf.constant(images))
+        z = inverse_and_log_det(model.distribution.bijector, x)[0].numpy().reshape(len(images), -1)
+        norm = detector.scores(images)["score_norm"]
+        bits = model.bits_per_dim(images).numpy()
+        return np.stack([bits, np.log(norm), np.log(np.linalg.norm(z, axis=1))], axis=1)
+
+    usual = figures(held_out)
+    precision = np.linalg.inv(np.cov(usual.T))
+    expected = [(f - usual.mean(0)) @ precision @ (f - usual.mean(0)) for f in figures(images)]
+    np.testing.assert_allclose(detector.scores(images)["joint"], expected, rtol=1e-4)
 
 
 def test_images_are_scored_a_few_at_a_time(detector, model, monkeypatch):
@@ -157,7 +179,7 @@ def test_what_cannot_be_scored_is_named(model, detector, refuses):
     refuses(detector.scores, images[0], match=r"got uint8 \[4, 4, 1\]")
     refuses(detector.scores, images[:, :2], match=r"must have the shape \[batch, 4, 4, 1\]")
     refuses(detector.scores, images + 16, match=r"values 0\.\.15")
-    refuses(anomaly.Detector, model, images[:1], match="held_out must be two images or more, got 1")
+    refuses(anomaly.Detector, model, images[:1], match="held_out must be ten images or more, got 1")
     refuses(anomaly.latent_map, model, images[:0], match="images must be one or more, got none")
     vectors = tfnvp.VectorRealNVP(2, num_couplings=2, hidden_units=(4,))
     refuses(anomaly.Detector, vectors, images, match="an ImageRealNVP, got a VectorRealNVP")

@@ -10,12 +10,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from tfnvp.bijectors import inverse_and_log_det
 from tfnvp.checks import plain_errors
 from tfnvp.models import ImageRealNVP
 from tfnvp.types import TensorLike
 
 #: The scores of a `Detector`, each the larger, the more unusual a picture is.
-SCORES = ("bits_per_dim", "typicality", "bits_over_png", "score_norm")
+SCORES = ("bits_per_dim", "typicality", "bits_over_png", "score_norm", "joint")
 
 # Gradients of so many images at a time take the memory of a training step at most.
 _ROWS = 50
@@ -34,6 +35,10 @@ class Detector:
       the training. Source: "input complexity", Serra et al. (arXiv 1909.11480).
     - `score_norm`: the Euclidean norm of the gradient of log p(x) by the intensities x in [0, 1],
       nats. Source: "approximate mass", Grathwohl et al. (arXiv 1912.03263).
+    - `joint`: the squared Mahalanobis distance of three figures from those of the held-out images:
+      bits/dim, the log of `score_norm`, and the log of the latents' distance from the base
+      distribution's mean. It sees where a figure is too low, or does not go with the others.
+      Source: after "density of states estimation", Morningstar et al. (arXiv 2006.09273).
 
     All are of the weights at the time: make another detector once the model is trained further.
     Images are scored in batches, so that their number takes no memory but their own.
@@ -41,7 +46,7 @@ class Detector:
     Args:
         model: an `ImageRealNVP`.
         held_out: images of the training's kind that it has not seen, such as its validation images:
-            uint8 [N, H, W, C] in 0..levels-1, two or more. The more, the smaller p-values can get.
+            uint8 [N, H, W, C] in 0..levels-1, ten or more. The more, the smaller p-values can get.
         labels: of a conditional model, one for each of them or one for all; None for p(x).
 
     Raises:
@@ -55,7 +60,7 @@ class Detector:
         >>> detector = tfnvp.anomaly.Detector(model, held_out)
         >>> white = np.full([1, 8, 8, 1], 16, "uint8")
         >>> sorted(detector.p_values(white))
-        ['bits_over_png', 'bits_per_dim', 'score_norm', 'typicality']
+        ['bits_over_png', 'bits_per_dim', 'joint', 'score_norm', 'typicality']
     """
 
     def __init__(
@@ -64,20 +69,24 @@ class Detector:
         if not isinstance(model, ImageRealNVP):
             raise ValueError(f"model must be an ImageRealNVP, got a {type(model).__name__}")
         held_out = _checked(held_out, "held_out")
-        if (count := len(held_out)) < 2:
-            raise ValueError(f"held_out must be two images or more, got {count}")
+        if (count := len(held_out)) < 10:
+            raise ValueError(f"held_out must be ten images or more, got {count}")
         self.model = model
         self._labelled = labels is not None
         specs = [tf.TensorSpec([None, *model.image_shape], tf.uint8)]
         specs += [model.condition.label_spec(None)] * self._labelled
-        self._density = tf.function(self._log_prob_and_norm, input_signature=specs, autograph=False)
-        # Another picture is compared with the mean of them all, and each of them with that of the
-        # others, from which it is count / (count - 1) times as far away as from the mean of all.
-        self._mean_bits = 0.0
-        scores = self.scores(held_out, labels)
-        self._mean_bits = scores["bits_per_dim"].mean()
-        distance = np.abs(scores["bits_per_dim"] - self._mean_bits)
-        scores["typicality"] = count / (count - 1) * distance
+        self._density = tf.function(self._of_batch, input_signature=specs, autograph=False)
+        figures = self._figures(held_out, labels)
+        self._mean = figures.mean(axis=0)
+        # A figure that does not vary, or varies with another, adds nothing to the distance.
+        self._precision = np.linalg.pinv(np.cov(figures, rowvar=False), hermitian=True)
+        scores = self._scores(held_out, figures)
+        # Another picture is compared with all held-out ones, and each of these with the others: to
+        # their mean it has farther than to that of all, and their spread is without its own.
+        scores["typicality"] *= count / (count - 1)
+        share = scores["joint"] / (count - 1)
+        apart = (count / (count - 1)) ** 2 * (count - 2) * share
+        scores["joint"] = apart / (1 - count / (count - 1) * share)
         self._held_out = {name: np.sort(values) for name, values in scores.items()}
 
     def scores(self, images: ArrayLike, labels: TensorLike | None = None) -> dict[str, np.ndarray]:
@@ -98,30 +107,45 @@ class Detector:
         if (labels is not None) != self._labelled:
             had = "" if self._labelled else "no "
             raise ValueError(f"labels must be as those of held_out, which had {had}labels")
-        log_prob, norms = [], []
-        for rows, labels_of_rows in _batches(self.model, images, labels):
-            with plain_errors():
-                found, norm = self._density(rows, *labels_of_rows)
-            log_prob.append(found)
-            norms.append(norm)
-        bits = self.model.bits(np.concatenate(log_prob).astype("float64"))
+        return self._scores(images, self._figures(images, labels))
+
+    def _scores(self, images: np.ndarray, figures: np.ndarray) -> dict[str, np.ndarray]:
+        """Computes the scores of images with their figures."""
+        bits, offsets = figures[:, 0], figures - self._mean
         return {
             "bits_per_dim": bits,
-            "typicality": np.abs(bits - self._mean_bits),
+            "typicality": np.abs(offsets[:, 0]),
             "bits_over_png": bits - png_bits_per_dim(images),
-            "score_norm": np.concatenate(norms).astype("float64"),
+            "score_norm": np.exp(figures[:, 1]),
+            "joint": np.sum(offsets @ self._precision * offsets, axis=1),
         }
 
-    def _log_prob_and_norm(
+    def _figures(self, images: np.ndarray, labels: TensorLike | None) -> np.ndarray:
+        """Computes [N, 3]: bits/dim, the log of the score's norm, that of the latents' distance."""
+        found = []
+        for batch in _batches(self.model, images, labels):
+            with plain_errors():
+                log_prob, norm, distance = map(np.float64, self._density(*batch))
+            bits = self.model.bits(log_prob)
+            found.append(np.stack([bits, np.log(norm), np.log(distance)], axis=1))
+        return np.concatenate(found)
+
+    def _of_batch(
         self, images: tf.Tensor, labels: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Computes log p [B], and the norm [B] of its gradient by the dequantised images."""
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Computes log p, the norm of its gradient, and the latents' distance from their mean."""
         x = self.model.continuous(images)
+        flow = self.model.distribution_for(labels=labels)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
-            log_prob = self.model.distribution_for(labels=labels).log_prob(x)
-        squares = tf.square(tape.gradient(log_prob, x))
-        return log_prob, tf.sqrt(tf.reduce_sum(squares, axis=[1, 2, 3]))
+            z, log_det = inverse_and_log_det(flow.bijector, x)
+            log_prob = flow.distribution.log_prob(z) + log_det
+        gradient = tape.gradient(log_prob, x)
+        norm, distance = (
+            tf.sqrt(tf.reduce_sum(tf.square(value), axis=[1, 2, 3]))
+            for value in (gradient, z - flow.distribution.mean())
+        )
+        return log_prob, norm, distance
 
     def p_values(
         self, images: ArrayLike, labels: TensorLike | None = None
@@ -141,7 +165,7 @@ class Detector:
 
         With n images held out, of which k score as high or higher, it is (1 + k) / (1 + n). If a
         picture is one more of the held-out images' kind, its p-value by one score falls below any a
-        with a probability of at most a; the least of the four does so more often.
+        with a probability of at most a; the least of several does so more often.
         """
         p_values = {}
         for name, values in scores.items():
@@ -181,7 +205,7 @@ def latent_map(
         (4, 8, 8)
     """
     maps = []
-    for rows, labels_of_rows in _batches(model, images, labels):
+    for rows, *labels_of_rows in _batches(model, images, labels):
         y = labels_of_rows[0] if labels_of_rows else None
         z = np.asarray(model.encode(rows, y) - model.distribution_for(labels=y).distribution.mean())
         maps.append(-0.5 * np.sum(z**2 + np.log(2 * np.pi, dtype=z.dtype), axis=-1))
@@ -231,12 +255,12 @@ def _checked(images: ArrayLike, name: str) -> np.ndarray:
 
 def _batches(
     model: ImageRealNVP, images: TensorLike, labels: TensorLike | None
-) -> Iterator[tuple[tf.Tensor, list[tf.Tensor]]]:
-    """Cuts images into batches of a few rows, each with a list of its labels, if there are any."""
+) -> Iterator[tuple[tf.Tensor, ...]]:
+    """Cuts images into batches of a few rows, each with its labels, if there are any."""
     images = model.check_data(images)
     if not len(images):
         raise ValueError("images must be one or more, got none")
     labels = model.condition.labels_of_rows(labels, len(images))
     for i in range(0, len(images), _ROWS):
         rows = slice(i, i + _ROWS)
-        yield images[rows], [] if labels is None else [labels[rows]]
+        yield (images[rows],) if labels is None else (images[rows], labels[rows])

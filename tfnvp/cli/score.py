@@ -84,7 +84,7 @@ def _standard_error(values: np.ndarray) -> float:
 
 _DECIMALS = {"log_prob": 3, "unusualness": 3, "score_norm": 3}  # All others have four.
 # The first of these that there is, is what --top goes by.
-_RANKS = ("unusualness", "bits_over_png", "bits_per_dim")
+_RANKS = ("unusualness", "joint", "bits_per_dim")
 
 
 def score(
@@ -117,7 +117,7 @@ def score(
 
     Images, in files or directories, may stand beside --dataset, a set as that of the training: they
     have the scores of docs/anomalies.md, too, then the p-value of each among the set's first 1,000
-    validation images, and --top goes by bits_over_png. Of images, --top --to sheet.png draws them
+    validation images, and --top goes by the score joint. Of images, --top --to sheet.png draws them
     beside maps of where they are unlikely, and leaves sheet.csv beside it.
 
     Example: tfnvp score digits --dataset digits -n 5
