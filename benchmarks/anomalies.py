@@ -15,7 +15,7 @@ chance, and below that the score takes them for the more usual. Kinds are
 - flat: one colour each, drawn uniformly; noise: each value drawn uniformly;
 - the test images of another data set of the same shape, by its name.
 
-Typicality is relative to the first images of the validation split, --held-out of them.
+Typicality and the joint score are relative to the first --held-out images of validation.
 """
 
 import argparse
