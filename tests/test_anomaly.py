@@ -172,6 +172,18 @@ def test_labels_are_those_of_the_model(tiny_model, refuses):
     refuses(anomaly.Detector, model, held_out, [1, 2], match=r"labels must have the shape \[20\]")
 
 
+def test_a_density_that_overflows_is_beyond_all_others(tiny_model, refuses):
+    model, images = tiny_model((4, 4, 1)), gradual(12, seed=0)
+    detector = anomaly.Detector(model, images)
+    for variable in model.trainable_variables:
+        variable.assign(1e20 * variable)
+    assert not np.isfinite(model.bits_per_dim(images)).any()
+    scores = detector.scores(images)
+    assert np.all(scores["joint"] == np.inf) and np.all(scores["bits_per_dim"] == np.inf)
+    assert np.all(detector.calibrated(scores)["joint"] == 1 / 13)
+    refuses(anomaly.Detector, model, images, match="densities that are finite, image 0 has none")
+
+
 def test_what_cannot_be_scored_is_named(model, detector, refuses):
     images = gradual(3, seed=0)
     refuses(detector.scores, images / 16, match=r"images must be uint8 .* got float64 \[3, 4, 4, 1")
