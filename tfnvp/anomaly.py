@@ -79,9 +79,7 @@ class Detector:
         figures = self._figures(held_out, labels)
         if not np.all(np.isfinite(figures)):
             wrong = np.flatnonzero(~np.isfinite(figures).all(axis=1))[0]
-            raise ValueError(
-                f"held_out must have densities that are finite, image {wrong} has none"
-            )
+            raise ValueError(f"held_out must have finite densities, and image {wrong} has none")
         self._mean = figures.mean(axis=0)
         # A figure that does not vary, or varies with another, adds nothing to the distance.
         self._precision = np.linalg.pinv(np.cov(figures, rowvar=False), hermitian=True)
@@ -117,12 +115,14 @@ class Detector:
     def _scores(self, images: np.ndarray, figures: np.ndarray) -> dict[str, np.ndarray]:
         """Computes the scores of images with their figures."""
         bits, offsets = figures[:, 0], figures - self._mean
+        with np.errstate(invalid="ignore"):
+            joint = np.sum(offsets @ self._precision * offsets, axis=1)
         scores = {
             "bits_per_dim": bits,
             "typicality": np.abs(offsets[:, 0]),
             "bits_over_png": bits - png_bits_per_dim(images),
             "score_norm": np.exp(figures[:, 1]),
-            "joint": np.sum(offsets @ self._precision * offsets, axis=1),
+            "joint": joint,
         }
         # A density that overflowed is of a picture beyond all others.
         return {name: np.where(np.isnan(x), np.inf, x) for name, x in scores.items()}
