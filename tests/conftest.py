@@ -168,10 +168,10 @@ def tfds_images():
     """What the directory of `tfds_directory` holds: images by set and TFDS split, uint8."""
     random = np.random.RandomState(0)
 
-    def images(*shape):
+    def images(count, height, width, channels=3):
         # Smooth, so that JPEG keeps them about as they are.
-        coarse = random.randint(0, 256, [shape[0], 4, 4, 3]).astype("float32")
-        return tf.cast(tf.image.resize(coarse, shape[1:]), tf.uint8).numpy()
+        coarse = random.randint(0, 256, [count, 4, 4, channels]).astype("float32")
+        return tf.cast(tf.image.resize(coarse, [height, width]), tf.uint8).numpy()
 
     lsun = {"train": images(50, 100, 150), "validation": images(5, 130, 110)}
     return {
@@ -192,35 +192,49 @@ def tfds_images():
             "validation": images(5, 218, 178),
             "test": images(4, 218, 178),
         },
+        "mnist": {"train": images(36, 28, 28, 1), "test": images(5, 28, 28, 1)},
+        "fashion_mnist": {"train": images(24, 28, 28, 1), "test": images(4, 28, 28, 1)},
+        "kmnist": {"train": images(24, 28, 28, 1), "test": images(4, 28, 28, 1)},
+        "svhn_cropped": {
+            "train": images(24, 32, 32),
+            "test": images(4, 32, 32),
+            "extra": images(2, 32, 32),
+        },
     }
 
 
 @pytest.fixture(scope="session")
 def tfds_directory(tmp_path_factory, tfds_images):
-    """A TFDS data directory with a few images of each set of the paper, as TFDS writes it."""
+    """A TFDS data directory with a few images of each set, as TFDS writes it.
+
+    The labels of a split are 0, 1, ... 9, 0 and so on.
+    """
     import tensorflow_datasets as tfds
 
     directory = tmp_path_factory.mktemp("tensorflow_datasets")
     versions = {"cifar10": "3.0.2", "downsampled_imagenet": "2.0.0", "lsun": "3.1.0"}
+    versions |= {"celeb_a": "2.1.0", "svhn_cropped": "3.1.0"}
+    labelled = ("cifar10", "mnist", "fashion_mnist", "kmnist", "svhn_cropped")
     for name, splits in tfds_images.items():
         name, _, config = name.partition("/")
-        label = {"label": tfds.features.ClassLabel(num_classes=10)} if name == "cifar10" else {}
+        label = {"label": tfds.features.ClassLabel(num_classes=10)} if name in labelled else {}
+        shape = (None, None, splits["train"].shape[-1])
         encoding = "jpeg" if name in ("lsun", "celeb_a") else "png"
         tfds.dataset_builders.store_as_tfds_dataset(
             name=name,
             config=config or None,
-            version=versions.get(name, "2.1.0"),
+            version=versions.get(name, "3.0.1"),
             data_dir=directory,
             disable_shuffling=True,
             features=tfds.features.FeaturesDict(
                 {
-                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format=encoding),
+                    "image": tfds.features.Image(shape=shape, encoding_format=encoding),
                     **label,
                 }
             ),
             split_datasets={
                 split: tf.data.Dataset.from_tensor_slices(
-                    {"image": images, **{key: np.zeros(len(images), np.int64) for key in label}}
+                    {"image": images, **{key: np.arange(len(images)) % 10 for key in label}}
                 )
                 for split, images in splits.items()
             },

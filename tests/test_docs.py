@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tfnvp
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -82,3 +84,12 @@ def test_the_table_of_devices_names_tests_that_are_there():
         source = (DOCS.parent / "tests" / path).read_text()
         assert f"def {test}(" in source if test else source
         assert cell.startswith("*") == (f"slow\ndef {test}(" in source)
+
+
+def test_unusual_pictures_by_the_program_of_their_page():
+    names = {}
+    exec(programs("anomalies.md")[""], names)
+    assert set(names["scores"]) == set(names["p_values"]) == set(tfnvp.anomaly.SCORES)
+    # With 200 images held out.
+    assert all(p.min() >= 1 / 201 and p.max() <= 1 for p in names["p_values"].values())
+    assert names["maps"].shape == (20, 8, 8)

@@ -1,5 +1,6 @@
 """Grids and figures show what they are given."""
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -128,3 +129,23 @@ def test_a_gif_holds_each_frame(tmp_path):
             durations.append(gif.info["duration"])
             assert np.all(np.asarray(gif.convert("RGB")) == 80 * i)
     assert durations == [200, 200, 800]
+
+
+def test_maps_stand_beside_their_images_on_one_scale():
+    """Six deviations of a sum of three standard normal log-densities are the brightest."""
+    images = np.linspace(0, 1, 2 * 4 * 4 * 3).reshape(2, 4, 4, 3)
+    mean, deviation = -1.5 * (np.log(2 * np.pi) + 1), np.sqrt(1.5)
+    maps = np.full((2, 4, 4), mean)
+    maps[0, 0, 1], maps[1, 2, 3] = mean - 3 * deviation, mean - 7 * deviation
+    maps[1, 0, 0] = mean + deviation
+    figure = plotting.beside_maps(images, maps, ["a", "b"], columns=2)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["a", "b"]
+    shown = [image.get_array() for image in figure.axes[0].images]
+    ramp = matplotlib.colormaps["inferno"]
+    for pair, image, likely in zip(shown, images, maps, strict=True):
+        assert pair.shape == (4, 9, 3) and np.all(pair[:, 4] == 1)
+        np.testing.assert_allclose(pair[:, :4], image, rtol=1e-6)
+        share = np.clip((mean - likely) / deviation / 6, 0, 1)
+        np.testing.assert_allclose(pair[:, 5:], ramp(share)[..., :3], atol=0.02)
+    width, height = figure.get_size_inches()
+    assert 2.8 < width / height < 3.5, "two wide pairs leave no empty room"

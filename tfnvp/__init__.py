@@ -15,6 +15,7 @@ with _environment.quiet_if_asked():
     _environment.check()
 
     from tfnvp import (
+        anomaly,
         bijectors,
         callbacks,
         data,
@@ -37,6 +38,7 @@ __all__ = [
     "ImageRealNVP",
     "VectorRealNVP",
     "__version__",
+    "anomaly",
     "bijectors",
     "callbacks",
     "data",

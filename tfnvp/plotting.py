@@ -153,8 +153,9 @@ def labelled_images(
         wanted = f"{len(images)}, one for each image"
         raise ValueError(f"labels must be {wanted}, got {len(labels)} labels")
     rows, columns = _layout(len(images), columns)
-    axes = axes or _new_axes((1.1 * columns + 0.2, 1.35 * rows + 0.2))
     tall = 1.25 * images.shape[1] / images.shape[2]
+    wide = max(1, 1.25 / tall)
+    axes = axes or _new_axes((1.1 * wide * columns + 0.2, 1.08 * wide * tall * rows + 0.2))
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         left, top = i % columns, i // columns * tall
         # The label takes the upper fifth of its row.
@@ -164,6 +165,46 @@ def labelled_images(
     axes.set(xlim=(0, columns), ylim=(rows * tall, 0), aspect="equal")
     axes.axis("off")
     return axes.figure
+
+
+def beside_maps(
+    images: ArrayLike,
+    maps: ArrayLike,
+    labels: Sequence[str],
+    columns: int | None = None,
+    axes: "Axes | None" = None,
+) -> "Figure":
+    """Draws pictures, each beside the map of where it is unlikely, under a label.
+
+    All maps are on one scale: black where the log-density is what standard normal latents have in
+    the mean, or more, and the brighter the less it is, up to six standard deviations less.
+
+    Args:
+        images: [N, H, W, 1 or 3], float in [0, 1].
+        maps: [N, H, W], nats, of `tfnvp.anomaly.latent_map`.
+        labels: N strings.
+        columns: pictures a row; None makes the grid square.
+
+    Raises:
+        ValueError: if there are not as many labels as images.
+
+    Example:
+        >>> import numpy as np
+        >>> maps = np.full([2, 8, 8], -1.4)
+        >>> figure = tfnvp.plotting.beside_maps(np.zeros([2, 8, 8, 1]), maps, ["one", "two"])
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        ['one', 'two']
+    """
+    import matplotlib
+
+    images = np.asarray(images, "float32")
+    channels = images.shape[-1]
+    mean = -channels / 2 * (math.log(2 * math.pi) + 1)
+    unlikely = np.clip((mean - np.asarray(maps)) / (6 * math.sqrt(channels / 2)), 0, 1)
+    drawn = matplotlib.colormaps["inferno"](unlikely)[..., :3]
+    gap = np.ones_like(drawn[:, :, : math.ceil(drawn.shape[2] / 16)])
+    pairs = np.concatenate([images.repeat(3 // channels, -1), gap, drawn], axis=2)
+    return labelled_images(pairs, labels, columns, axes)
 
 
 def density_2d(

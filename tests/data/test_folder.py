@@ -33,7 +33,7 @@ def _one(path, size=4):
     images = [_images(path.parent, size, split)[0] for split in tfnvp.data.SPLITS]
     order = np.random.RandomState(0).permutation(3).tolist()  # validation, test, train
     by_path = dict(zip(order, [images[1], images[2], images[0]], strict=True))
-    return by_path[folder._find(str(path.parent))[0].index(str(path))]
+    return by_path[folder.find_pictures(str(path.parent))[0].index(str(path))]
 
 
 def test_splits_are_disjoint_complete_and_stable(tmp_path):

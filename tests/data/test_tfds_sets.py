@@ -112,6 +112,24 @@ def test_downsampled_imagenet(sets, size):
     np.testing.assert_array_equal(_images(name, "test"), stored["validation"])
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", "svhn_cropped"])
+def test_sets_with_ten_classes_validate_on_the_last_twelfth(sets, name):
+    """With their labels, which are 0, 1, ... 9, 0 and so on in the stored order."""
+    stored = sets[name]
+    count = len(stored["train"])
+    wanted = {"train": (0, count - count // 12), "validation": (count - count // 12, count)}
+    for split in tfnvp.data.SPLITS:
+        first, last = wanted.get(split, (0, len(stored["test"])))
+        pairs = tfnvp.data.load(name, split, 100, shuffle=False, labels=True)
+        ((images, labels),) = pairs.as_numpy_iterator()
+        expected = stored["test" if split == "test" else "train"][first:last]
+        np.testing.assert_array_equal(images, expected)
+        np.testing.assert_array_equal(labels, np.arange(first, last) % 10)
+    info = tfnvp.data.info(name)
+    assert images.shape[1:] == info.image_shape
+    assert (info.levels, info.num_classes) == (256, 10)
+
+
 def _area_mean(image, height, width):
     """Means over areas, by Pillow, which is neither TensorFlow nor this project."""
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BOX)
@@ -205,3 +223,15 @@ def test_the_real_photographs(size):
     test = _images(f"imagenet{size}", "test")
     assert test.dtype == np.uint8 and test.shape[1:] == (size, size, 3)
     assert test.max() == 255 and 100 < test.mean() < 140
+
+
+def test_the_real_handwriting():
+    if not os.path.exists(os.path.join(_DATA_DIR, "mnist", "3.0.1", "dataset_info.json")):
+        pytest.skip("TFDS_DATA_DIR does not name a directory that holds mnist 3.0.1")
+    counts = [len(tfnvp.data.load("mnist", split)) for split in ("train", "validation")]
+    assert counts == [55_000, 5_000]
+    test = tfnvp.data.load("mnist", "test", 10_000, labels=True)
+    ((images, labels),) = test.as_numpy_iterator()
+    assert images.shape[1:] == (28, 28, 1) and images.max() == 255 and 25 < images.mean() < 45
+    # Among so many written digits each is about as frequent as the others.
+    assert np.bincount(labels, minlength=10).min() > 0.07 * len(labels)

@@ -336,5 +336,5 @@ def test_labelled_sets(tfds_directory, monkeypatch, refuses):
     np.testing.assert_array_equal(images, next(iter(tfnvp.data.load("digits", "test", 300))))
     assert labels.dtype == tf.int64 and set(labels.numpy()) == set(range(10))
     refuses(
-        tfnvp.data.load, "photos", labels=True, match="those with labels: cifar10, digits, moons"
+        tfnvp.data.load, "photos", labels=True, match="those with labels: cifar10, digits, fash"
     )

@@ -24,11 +24,12 @@ def test_the_recipes():
         "digits",
         "folder",
         "imagenet32_plus",
+        "mnist",
         "moons",
         "photos",
         "table",
     ]
-    conditional = ["cifar10_conditional", "digits_conditional"]
+    conditional = ["cifar10_conditional", "digits_conditional", "mnist_conditional"]
     assert recipes.names() == sorted([*PAPER, *small, *conditional])
 
 

@@ -18,7 +18,9 @@ def _finite(temperature: float) -> float:
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=".keras file, name or SavedModel")]
 Inputs = Annotated[
     list[Path] | None,
-    typer.Argument(help="PNG or JPEG images, or .csv, .npy or .npz files of vectors [N, D]"),
+    typer.Argument(
+        help="PNG or JPEG images, directories of them, or .csv, .npy or .npz of vectors [N, D]"
+    ),
 ]
 Dataset = Annotated[str | None, typer.Option(help=", ".join(data.names()))]
 Split = Annotated[

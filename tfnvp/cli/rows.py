@@ -14,6 +14,7 @@ from tfnvp.checks import check_choice, one_line
 from tfnvp.cli.loading import Flow, is_of_images
 from tfnvp.columns import check_finite
 from tfnvp.data.csv_table import read_csv
+from tfnvp.data.folder import find_pictures, warn_of
 
 DEFAULT_SPLIT = "test"
 
@@ -28,7 +29,8 @@ def read(
 ) -> tuple[list[str], np.ndarray]:
     """Reads the rows that a model is to see: from files, or the first n of a data set's split.
 
-    None for them is the test split and `default_n` rows, of which -1 is all.
+    A directory stands for the PNG and JPEG files that it holds, at any depth. None for the split
+    and n is the test split and `default_n` rows, of which -1 is all.
 
     Returns:
         A name for each row, and the rows: uint8 [N, H, W, C] of levels, or float32 [N, D].
@@ -49,10 +51,20 @@ def read(
         if value is not None:
             raise ValueError(f"{option} is for --dataset, and files are read whole; got {value}")
     if is_of_images(flow):
-        return [str(path) for path in paths], data.read_images(paths, flow.image_shape, flow.levels)
+        files = [file for path in paths for file in _pictures(path)]
+        return files, data.read_images(files, flow.image_shape, flow.levels)
     vectors = [_read_vectors(path, flow.event_size) for path in paths]
     names = [f"{path}/{i}" for path, x in zip(paths, vectors, strict=True) for i in range(len(x))]
     return names, np.concatenate(vectors)
+
+
+def _pictures(path: Path) -> list[str]:
+    """The file that a path names, or the PNG and JPEG files below a directory."""
+    if not path.is_dir():
+        return [str(path)]
+    found, passed_over = find_pictures(str(path))
+    warn_of(passed_over, str(path), stacklevel=2)
+    return found
 
 
 def _read_vectors(path: Path, size: int) -> np.ndarray:

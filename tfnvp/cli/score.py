@@ -9,7 +9,7 @@ import tensorflow as tf
 import typer
 
 from tfnvp import data, metrics, plotting
-from tfnvp.cli import loading, rows, terminal
+from tfnvp.cli import loading, rows, terminal, unusual
 from tfnvp.cli.options import Dataset, Force, Inputs, Json, Labels, Model, Split
 from tfnvp.data.csv_table import read_csv, write_csv
 
@@ -82,7 +82,9 @@ def _standard_error(values: np.ndarray) -> float:
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-_SHOWN = {"log_prob": "{:.3f}", "bits_per_dim": "{:.4f}", "unusualness": "{:.3f}"}
+_DECIMALS = {"log_prob": 3, "unusualness": 3, "score_norm": 3}  # All others have four.
+# The first of these that there is, is what --top goes by.
+_RANKS = ("unusualness", "joint", "bits_per_dim")
 
 
 def score(
@@ -97,8 +99,8 @@ def score(
     to: Annotated[
         Path | None,
         typer.Option(
-            help="a .png histogram, .npy or .npz of bits/dim, or, for a .csv table, a .csv of its "
-            "rows with their scores beside them"
+            help="a .png histogram, .npy or .npz of bits/dim, or, for images and .csv tables, a "
+            ".csv of the rows with their scores; with --top, a .png of images and their maps"
         ),
     ] = None,
     top: Annotated[
@@ -113,41 +115,71 @@ def score(
     of a table's density has a third figure for each row, its unusualness (docs/vectors.md), by
     which --top goes; all other models have it go by log p.
 
+    Images, in files or directories, may stand beside --dataset, a set as that of the training: they
+    have the scores of docs/anomalies.md, too, then the p-value of each among the set's first 1,000
+    validation images, and --top goes by the score joint. Of images, --top --to sheet.png draws them
+    beside maps of where they are unlikely, and leaves sheet.csv beside it.
+
     Example: tfnvp score digits --dataset digits -n 5
     """
-    table = to is not None and to.suffix.lower() == ".csv"
-    if table and (dataset or len(inputs or []) != 1 or inputs[0].suffix.lower() != ".csv"):
-        raise ValueError(f"--to {to} needs one input, a .csv file")
+    suffix = to.suffix.lower() if to is not None else None
     if to is not None:
         rows.check_to(to, force, suffixes=(".png", ".npy", ".npz", ".csv"))
     flow = loading.load(model)
+    of_images = loading.is_of_images(flow)
+    one_table = not dataset and [path.suffix.lower() for path in inputs or []] == [".csv"]
+    if suffix == ".csv" and not (of_images or one_table):
+        raise ValueError(f"--to {to} needs one input, a .csv file")
+    sheet = suffix == ".png" and top is not None and of_images
+    if sheet:
+        loading.check_can(flow, "score --top --to sheet.png")
+        rows.check_to(to.with_suffix(".csv"), force, suffixes=(".csv",))
+    held_out, scored = (dataset, None) if inputs and dataset and of_images else (None, dataset)
+    if held_out:
+        unusual.check(flow, held_out, **{"--split": split, "-n": n})
     with terminal.status("scoring"):
-        names, x = rows.read(flow, inputs, dataset, split, n, default_n=100)
-        batches = _batches(x, rows.labels_in_turn(labels, len(x)), 100)
+        names, x = rows.read(flow, inputs, scored, split, n, default_n=100)
+        y = rows.labels_in_turn(labels, len(x))
+        batches = _batches(x, y, 100)
         log_prob = np.concatenate([flow.log_prob(*batch) for batch in batches])
         bits = metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
         figures = {"log_prob": log_prob, "bits_per_dim": bits}
         if loading.is_of_tables(flow):
             figures["unusualness"] = np.concatenate([flow.unusualness(x) for (x,) in batches])
-    order = np.argsort(-figures.get("unusualness", -log_prob), kind="stable")
+        if held_out:
+            figures |= unusual.beside_held_out(flow, held_out, x, y)
+    rank = next(figures[name] for name in _RANKS if name in figures)
+    order = np.argsort(-rank, kind="stable")
     shown = np.arange(len(x)) if top is None else order[:top]
-    if table:
+    written = [names[i] for i in shown], {name: figures[name][shown] for name in figures}
+    if sheet:
+        unusual.write_sheet(to, flow, written[0], x[shown], None if y is None else y[shown])
+        unusual.write_scores(to.with_suffix(".csv"), *written)
+    elif suffix == ".csv" and of_images:
+        unusual.write_scores(to, *written)
+    elif suffix == ".csv":
         columns, values = read_csv(inputs[0])
-        written = {name: figures[name] for name in figures if name != "bits_per_dim"}
+        kept = {name: figures[name] for name in figures if name != "bits_per_dim"}
         # A float32 has no more significant digits than these.
-        scores = [column.astype("float64").round(5) for column in written.values()]
-        write_csv(to, [*columns, *written], np.column_stack([values, *scores])[shown])
+        scores = [column.astype("float64").round(5) for column in kept.values()]
+        write_csv(to, [*columns, *kept], np.column_stack([values, *scores])[shown].tolist())
     elif to is not None:
-        label = f"{dataset} {split or rows.DEFAULT_SPLIT}" if dataset else "inputs"
+        label = f"{scored} {split or rows.DEFAULT_SPLIT}" if scored else "inputs"
         rows.write_array(to, bits[shown], lambda: plotting.bits_histogram({label: bits[shown]}))
-    if table and not as_json:  # The file says it all.
-        return
-    for i in shown:
-        row = {name: float(column[i]) for name, column in figures.items()}
-        if as_json:
+    if as_json:
+        for i in shown:
+            row = {name: float(column[i]) for name, column in figures.items()}
             terminal.print_json({"input": names[i], **row})
-        else:
-            print(names[i], *(_SHOWN[name].format(row[name]) for name in row), sep="\t")
-    if len(bits) > 1 and top is None and not as_json:
-        means = [_SHOWN[name].format(column.mean()) for name, column in figures.items()]
-        print(f"mean of {len(bits)}", *means, sep="\t")
+    elif sheet:
+        print(to, to.with_suffix(".csv"), sep="\n")
+    elif suffix != ".csv":  # The file says it all.
+        for i in shown:
+            print(names[i], *_texts({name: figures[name][i] for name in figures}), sep="\t")
+        if len(bits) > 1 and top is None:
+            means = {name: column.mean() for name, column in figures.items()}
+            print(f"mean of {len(bits)}", *_texts(means), sep="\t")
+
+
+def _texts(figures: dict[str, float]) -> list[str]:
+    """Gives figures as they are printed."""
+    return [f"{value:.{_DECIMALS.get(name, 4)}f}" for name, value in figures.items()]

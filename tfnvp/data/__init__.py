@@ -69,6 +69,10 @@ def load(
     | `photos` | 32, 32, 3 | 256 | 5,000 | 78 | 78 | `sklearn.datasets.load_sample_images` |
     | `moons` | 2 | | 10,000 | 10,000 | 10,000 | `sklearn.datasets.make_moons` |
     | `cifar10` | 32, 32, 3 | 256 | 95% | the last 5% | all | `cifar10` |
+    | `mnist` | 28, 28, 1 | 256 | 11/12 | the last 1/12 | all | `mnist` |
+    | `fashion_mnist` | 28, 28, 1 | 256 | 11/12 | the last 1/12 | all | `fashion_mnist` |
+    | `kmnist` | 28, 28, 1 | 256 | 11/12 | the last 1/12 | all | `kmnist` |
+    | `svhn_cropped` | 32, 32, 3 | 256 | 11/12 | the last 1/12 | all | `svhn_cropped` |
     | `imagenet32` | 32, 32, 3 | 256 | 98% | the last 2% | all | `downsampled_imagenet/32x32` |
     | `imagenet64` | 64, 64, 3 | 256 | 98% | the last 2% | all | `downsampled_imagenet/64x64` |
     | `lsun_bedroom` | 64, 64, 3 | 256 | 98% | the last 2% | all | `lsun/bedroom` |
@@ -76,7 +80,7 @@ def load(
     | `lsun_church_outdoor` | 64, 64, 3 | 256 | 98% | the last 2% | all | `lsun/church_outdoor` |
     | `celeb_a` | 64, 64, 3 | 256 | all | all | all | `celeb_a` |
 
-    The table's percents are of the TFDS training split, and test is the TFDS validation split where
+    The table's shares are of the TFDS training split, and test is the TFDS validation split where
     there is no test split. Sets of TFDS are read from its data directory, the environment variable
     `TFDS_DATA_DIR` or else `~/tensorflow_datasets`, and never downloaded; `info(name).source` has
     the version. They are decoded once and kept in memory up to 2 GiB; larger ones are decoded anew
@@ -95,7 +99,7 @@ def load(
         flip: whether each image is mirrored left to right with probability 1/2, drawn afresh
             each epoch.
         labels: whether each image comes with its class, for a conditional model: of `digits`,
-            `cifar10` and `moons`.
+            `mnist`, `fashion_mnist`, `kmnist`, `svhn_cropped`, `cifar10` and `moons`.
         epochs: the numbers of the epochs to give one after the other, from 0 up. The order of each
             depends on the seed and its number alone; None gives one epoch, not numbered.
         indices: whether to give, instead of the images, their places in the set, int64.

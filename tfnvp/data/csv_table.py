@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -56,11 +56,20 @@ def read_csv(path: str | os.PathLike) -> tuple[list[str], np.ndarray]:
     return names, table
 
 
-def write_csv(path: str | os.PathLike, names: Sequence[str], table: np.ndarray) -> None:
-    """Writes a table of numbers with its header, whole or not at all; read again it is the same."""
+def write_csv(
+    path: str | os.PathLike, names: Sequence[str], rows: Iterable[Sequence[str | float]]
+) -> None:
+    """Writes rows of numbers and texts under a header, whole or not at all.
+
+    Numbers are the same when they are read again.
+    """
     options = {"newline": "", "encoding": "utf-8"}
     with atomic_file.writing(path) as written, written.open("w", **options) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
-        for row in table.tolist():
-            writer.writerow([repr(value).removesuffix(".0") for value in row])
+        for row in rows:
+            writer.writerow([_written(value) for value in row])
+
+
+def _written(value: str | float) -> str:
+    return value if isinstance(value, str) else repr(float(value)).removesuffix(".0")

@@ -77,12 +77,8 @@ def load_folder(
     check_positive_int("batch_size", batch_size, optional=True)
     directory = os.fspath(directory)
     # The cache takes a directory for another one when the times or sizes of its files change.
-    found, others = _find(directory)
+    found, passed_over = find_pictures(directory)
     files = tuple((path, *_stamp(path)) for path in found)
-    passed_over = ", ".join(f"{n} {suffix}" for suffix, n in sorted(others.items()))
-    if not files:
-        but = f", but {passed_over}" if others else ""
-        raise ValueError(f"directory: no PNG or JPEG file in {directory!r}{but}; {_REMEDY}")
     images = _read_all(directory, files, passed_over, int(image_size))
     held_out = max(1, round(len(images) / 10))
     order = np.random.RandomState(0).permutation(len(images))
@@ -92,10 +88,14 @@ def load_folder(
     return pipeline.feed(dataset, split, batch_size, None, shuffle, seed, flip, epochs, indices)
 
 
-def _find(directory: str) -> tuple[list[str], Counter]:
-    """The image files below a directory, sorted by their path inside it.
+def find_pictures(directory: str) -> tuple[list[str], str]:
+    """Lists the PNG and JPEG files below a directory, sorted by their path inside it.
 
-    With them come the suffixes of other pictures, and how many files have each.
+    Returns:
+        The files, and a text of which other pictures are there: how many of each suffix.
+
+    Raises:
+        ValueError: if the directory cannot be read or holds no PNG or JPEG file.
     """
     if not os.path.isdir(directory):
         problem = "not a directory" if os.path.exists(directory) else "no such directory"
@@ -113,7 +113,18 @@ def _find(directory: str) -> tuple[list[str], Counter]:
         found += [os.path.join(parent, n) for n in shown if n.lower().endswith(_SUFFIXES)]
         suffixes = [os.path.splitext(name)[1].lower() for name in shown]
         others.update(suffix for suffix in suffixes if suffix in _OTHER_SUFFIXES)
-    return sorted(found), others
+    passed_over = ", ".join(f"{n} {suffix}" for suffix, n in sorted(others.items()))
+    if not found:
+        but = f", but {passed_over}" if others else ""
+        raise ValueError(f"directory: no PNG or JPEG file in {directory!r}{but}; {_REMEDY}")
+    return sorted(found), passed_over
+
+
+def warn_of(passed_over: str, directory: str, stacklevel: int) -> None:
+    """Warns of the other pictures that `find_pictures` found, if there are any."""
+    if passed_over:
+        told = f"passed over {passed_over} in {directory}: PNG and JPEG files are read"
+        warnings.warn(told, stacklevel=stacklevel + 1)
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -155,7 +166,5 @@ def _read_all(
         )
     if skipped:
         warnings.warn(summary, stacklevel=3)
-    if passed_over:
-        told = f"passed over {passed_over} in {directory}: PNG and JPEG files are read"
-        warnings.warn(told, stacklevel=3)
+    warn_of(passed_over, directory, stacklevel=3)
     return np.stack(images)

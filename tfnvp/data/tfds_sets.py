@@ -99,9 +99,15 @@ def smallest_side_to_96(image: tf.Tensor) -> tf.Tensor:
 
 
 def _set(
-    name: str, version: str, size: int, splits: dict[str, str], prepare: Prepare = None, **more: int
+    name: str,
+    version: str,
+    size: int,
+    splits: dict[str, str],
+    prepare: Prepare = None,
+    channels: int = 3,
+    **more: int,
 ) -> TFDSSet:
-    info = DatasetInfo((size, size, 3), 256, f"TFDS {name} {version}", **more)
+    info = DatasetInfo((size, size, channels), 256, f"TFDS {name} {version}", **more)
     return TFDSSet(info, name, version, splits, prepare)
 
 
@@ -109,10 +115,17 @@ def _set(
 # and its validation split else, in which case our validation split is cut from training.
 _CUT = {"train": "train[:98%]", "validation": "train[98%:]", "test": "validation"}
 _CIFAR10 = {"train": "train[:95%]", "validation": "train[95%:]", "test": "test"}
+# The last twelfth of MNIST's 60,000 are 5,000; TFDS rounds to the nearest image.
+_TWELFTH = {"train": "train[:91.6667%]", "validation": "train[91.6667%:]", "test": "test"}
+_GREY = {"channels": 1, "num_classes": 10}
 _ALL = {split: split for split in pipeline.SPLITS}
 
 SETS = {
     "cifar10": _set("cifar10", "3.0.2", 32, _CIFAR10, num_classes=10),
+    "mnist": _set("mnist", "3.0.1", 28, _TWELFTH, **_GREY),
+    "fashion_mnist": _set("fashion_mnist", "3.0.1", 28, _TWELFTH, **_GREY),
+    "kmnist": _set("kmnist", "3.0.1", 28, _TWELFTH, **_GREY),
+    "svhn_cropped": _set("svhn_cropped", "3.1.0", 32, _TWELFTH, num_classes=10),
     "imagenet32": _set("downsampled_imagenet/32x32", "2.0.0", 32, _CUT),
     "imagenet64": _set("downsampled_imagenet/64x64", "2.0.0", 64, _CUT),
     "lsun_bedroom": _set("lsun/bedroom", "3.1.0", 64, _CUT, smallest_side_to_96),

@@ -37,6 +37,8 @@ _DIGITS |= {"warmup_steps": 50, "weight_decay": 0.1}
 # This is for the paper's architecture at 1.3M parameters, which two cores train in 17 minutes.
 _SMALL = {"epochs": 7, "batch_size": 16, "learning_rate": 4e-3, "muon": True, "flip": True}
 _SMALL |= {"mixed_precision": True}
+_MNIST = {"epochs": 2, "batch_size": 32, "learning_rate": 4e-3, "muon": True}
+_MNIST |= {"mixed_precision": True}
 _PHOTOS = {"epochs": 5, "batch_size": 32, "learning_rate": 4e-3, "flip": True}
 _PLUS = {"epochs": 10, "batch_size": 64, "warmup_steps": 2000, "muon": True}
 _PLUS |= {"mixed_precision": True}
@@ -49,6 +51,12 @@ _OURS = {
         "digits",
         _DIGITS,
         "8x8 handwritten digits given their class, 17 levels (scikit-learn)",
+    ),
+    "mnist": ("mnist", _MNIST, "MNIST, 28x28 handwritten digits (TFDS mnist)"),
+    "mnist_conditional": (
+        "mnist",
+        _MNIST,
+        "MNIST given the class, 28x28 handwritten digits (TFDS mnist)",
     ),
     "photos": ("photos", _PHOTOS, "32x32 colour patches of two photographs (scikit-learn)"),
     "cifar10_small": ("cifar10", _SMALL, _CIFAR10),

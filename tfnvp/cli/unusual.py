@@ -1,0 +1,66 @@
+"""The parts of the command `score` that tell how unusual pictures are, and show where."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfnvp import anomaly, data, plotting
+from tfnvp.cli import loading, rows
+from tfnvp.cli.loading import Flow
+from tfnvp.data.csv_table import write_csv
+
+# The p-values of so many images go down to a thousandth.
+HELD_OUT = 1000
+
+
+def check(flow: Flow, held_out: str, **rows_of_set: object) -> None:
+    """Raises a ValueError unless images can be scored beside those of a data set, held out.
+
+    Args:
+        held_out: the name of the data set.
+        **rows_of_set: the options that choose rows of a data set that is scored, which do nothing
+            here.
+    """
+    loading.check_can(flow, "score of files beside --dataset")
+    rows.check_set(flow, held_out)
+    for option, value in rows_of_set.items():
+        if value is not None:
+            raise ValueError(
+                f"{option} is for a --dataset that is scored: beside files, the first {HELD_OUT} "
+                f"of its validation images are held out; got {value}"
+            )
+
+
+def beside_held_out(
+    flow: Flow, held_out: str, x: np.ndarray, y: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Scores images [N, H, W, C] beside a data set's validation images; then come their p-values.
+
+    With labels y, those of the data set go with its images.
+    """
+    labelled = y is not None
+    batches = data.load(held_out, "validation", shuffle=False, labels=labelled).take(HELD_OUT)
+    known = next(iter(batches.batch(HELD_OUT)))
+    detector = anomaly.Detector(flow, *known) if labelled else anomaly.Detector(flow, known)
+    scores = detector.scores(x, y)
+    p_values = detector.calibrated(scores)
+    return scores | {f"p_{name}": values for name, values in p_values.items()}
+
+
+def write_scores(to: Path, names: Sequence[str], figures: Mapping[str, np.ndarray]) -> None:
+    """Writes a .csv of images: their names, and the figures [N] of each."""
+    # A float32 has no more significant digits than these.
+    columns = [np.asarray(column, "float64").round(5).tolist() for column in figures.values()]
+    write_csv(to, ["input", *figures], zip(names, *columns, strict=True))
+
+
+def write_sheet(
+    to: Path, flow: Flow, names: Sequence[str], x: np.ndarray, y: np.ndarray | None
+) -> None:
+    """Writes a .png of images [N, H, W, C], each beside the map of where it is unlikely."""
+    maps = anomaly.latent_map(flow, x, y)
+    # There is room for the end of a name.
+    labels = [f"{i}: {Path(name).name[-18:]}" for i, name in enumerate(names, 1)]
+    figure = plotting.beside_maps(x / (flow.levels - 1), maps, labels)
+    plotting.save_png(plotting.pixels(figure), to)
