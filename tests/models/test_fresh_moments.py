@@ -55,8 +55,8 @@ def test_batches_count_alike(momentum):
     layer = RunningMoments(momentum, dtype="float64")
     layer(100 + ROWS, training=True)
     batches = np.split(ROWS, [5, 20])
-    for count, batch in enumerate(batches, start=1):
-        layer.weigh_equally(count)
+    for count, batch in enumerate(batches):
+        layer.weigh_all_alike(count)
         layer(batch, training=True)
     mean = np.mean([batch.mean(axis=(0, 1, 2)) for batch in batches], axis=0)
     variance = np.mean([batch.var(axis=(0, 1, 2)) for batch in batches], axis=0)

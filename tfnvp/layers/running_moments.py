@@ -142,16 +142,16 @@ class RunningMoments(UncastLayer):
         moments += (tf.concat([mean, variance], axis=0) - moments) * share
         self.averages.assign(tf.stop_gradient(tf.concat([moments, batches], axis=0)))
 
-    def weigh_equally(self, count: int) -> None:
-        """Has the next batch, the one of that number, counted as much as those before it together.
+    def weigh_all_alike(self, batches: int | tf.Tensor) -> None:
+        """Has the next batch count as much as each of those before it, which were so many.
 
-        With n batches behind it, each of weight 1, an update leaves the average of n + 1 if these
-        have the weight n / momentum: it is multiplied by the momentum.
+        An update multiplies the weight of the averages, the number of batches behind them, by the
+        momentum and adds 1.
         """
         averages = tf.convert_to_tensor(self.averages)
         # Averages of momentum 0 are of the last batch alone.
-        weight = (count - 1) / self.momentum if self.momentum else 0
-        weight = tf.constant([weight], averages.dtype)
+        inverse = 1 / self.momentum if self.momentum else 0.0
+        weight = inverse * tf.cast(tf.reshape(batches, [1]), averages.dtype)
         self.averages.assign(tf.concat([averages[:-1], weight], axis=0))
 
     def meets_replicas(self) -> bool:

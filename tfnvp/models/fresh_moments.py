@@ -7,6 +7,7 @@ right whatever the learning rate.
 """
 
 import collections
+import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -54,7 +55,10 @@ class MomentsStep:
         self._model = model
         self._function = tf.function(self._step, autograph=False, reduce_retracing=True)
 
-    def _step(self, data: Any) -> None:
+    def _step(self, iterator: Iterator, count: tf.Tensor) -> None:
+        data = next(iterator)
+        for layer in running_moments(self._model):
+            layer.weigh_all_alike(count)
         self._model.distribute_strategy.run(self._of_replica, args=(data,))
 
     def _of_replica(self, data: Any) -> None:
@@ -62,19 +66,20 @@ class MomentsStep:
         with replicas.weighing_rows(weights):
             self._model(x, labels, training=True)
 
-    def __call__(self, batches: Iterable) -> None:
-        """Runs over some batches.
+    def __call__(self, datasets: Iterable) -> None:
+        """Runs over the batches of some data sets.
 
         Raises:
             ValueError: if there are none.
         """
-        layers, count = running_moments(self._model), 0
-        step = self._step if self._model.run_eagerly else self._function
-        for data in batches:
-            count += 1
-            for layer in layers:
-                layer.weigh_equally(count)
-            step(data)
+        count, step = 0, self._step if self._model.run_eagerly else self._function
+        for dataset in datasets:
+            # The function is given the iterator, which knows no number of rows: it is traced once.
+            iterator = iter(dataset)
+            with contextlib.suppress(tf.errors.OutOfRangeError, StopIteration):
+                while True:
+                    step(iterator, tf.constant(count))
+                    count += 1
         if not count:
             raise ValueError("data must have a batch, got none")
 
@@ -83,8 +88,8 @@ class FreshMoments(keras.callbacks.Callback):
     """Takes a model's moments anew before each validation and at the end of each epoch.
 
     `FlowModel.fit` has one of its own, of the data that it trains on, so that validation, and
-    whatever other callbacks look at, is of the weights of that moment. One that is given takes its
-    place, for moments of other data.
+    whatever other callbacks look at, is of the weights of that moment; where nobody looks, it takes
+    them once, in the end. One that is given takes its place, for moments of other data.
 
     Args:
         data: batches as `fit` takes them, read from the beginning each time; None leaves the
@@ -103,6 +108,14 @@ class FreshMoments(keras.callbacks.Callback):
         super().__init__()
         self.data = data
         self._stale = False
+        self._each_epoch = True
+
+    @classmethod
+    def of_fit(cls, data: Any, watched: bool) -> "FreshMoments":
+        """Makes the callback of a `fit`, and of whether other callbacks look at the epochs."""
+        own = cls(data)
+        own._each_epoch = watched
+        return own
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes note that the weights are about to change."""
@@ -113,7 +126,12 @@ class FreshMoments(keras.callbacks.Callback):
         self._refresh()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Takes the moments of an epoch without validation."""
+        """Takes the moments of an epoch without validation, if somebody looks."""
+        if self._each_epoch:
+            self._refresh()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes the moments in the end."""
         self._refresh()
 
     def _refresh(self) -> None:
@@ -163,18 +181,19 @@ def keep_moments_fresh(model: "TrainingSteps", given: dict[str, Any]) -> None:
     else:
         data = parts[0]
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        own = FreshMoments(data)
+        own = FreshMoments.of_fit(data, watched=True)
         own.set_model(model)
         callbacks.callbacks.insert(0, own)
     else:
         # It comes before all that might look at the model, and after what changes the weights.
         swaps = [isinstance(one, keras.callbacks.SwapEMAWeights) for one in listed]
         place = len(listed) - swaps[::-1].index(True) if any(swaps) else 0
-        given["callbacks"] = [*listed[:place], FreshMoments(data), *listed[place:]]
+        own = FreshMoments.of_fit(data, watched=bool(listed))
+        given["callbacks"] = [*listed[:place], own, *listed[place:]]
 
 
 def batches_of(model: "TrainingSteps", data: Any) -> Iterable:
-    """Gives the first batches of data, as the model's strategy shares them out.
+    """Gives the first batches of data: data sets, as the model's strategy shares them out.
 
     Args:
         model: a `FlowModel`.
@@ -183,14 +202,12 @@ def batches_of(model: "TrainingSteps", data: Any) -> Iterable:
     distribute = model.distribute_strategy.experimental_distribute_dataset
     if isinstance(data, tf.data.Dataset):
         first = next(iter(data.take(1)), None)
-        return distribute(data.take(0 if first is None else _count(_rows(first))))
+        return [distribute(data.take(0 if first is None else _count(_rows(first))))]
     batches = data.last if isinstance(data, Kept) else data
     if isinstance(data, keras.utils.PyDataset):
         numbers = itertools.count() if data.num_batches is None else range(data.num_batches)
         batches = map(data.__getitem__, numbers)
-    return itertools.chain.from_iterable(
-        distribute(tf.data.Dataset.from_tensors(batch)) for batch in _first(batches)
-    )
+    return (distribute(tf.data.Dataset.from_tensors(batch)) for batch in _first(batches))
 
 
 def batches_of_arrays(parts: list, batch_size: int | None = None) -> tf.data.Dataset:
