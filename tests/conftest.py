@@ -54,15 +54,15 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """Turns the garbage collector off, which would look at what all tests left again and again."""
+    """Turns the garbage collector off, which would look at all modules again and again."""
+    gc.freeze()
     gc.disable()
 
 
 def pytest_runtest_teardown():
-    """Collects the garbage of some tests at a time, and never looks again at what stayed."""
-    if gc.get_count()[0] > 500_000:
+    """Collects the garbage of some tests at a time: a process of all of it fills the memory."""
+    if gc.get_count()[0] > 1_000_000:
         gc.collect()
-        gc.freeze()
 
 
 def pytest_sessionfinish():

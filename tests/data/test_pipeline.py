@@ -131,8 +131,8 @@ def test_numpy_batch_size():
 
 def test_unknown_name_and_split_list_the_known():
     for call in (tfnvp.data.load, tfnvp.data.info):
-        with pytest.raises(ValueError, match=r"name 'mnist'.*digits, photos, moons, cifar10"):
-            call("mnist")
+        with pytest.raises(ValueError, match=r"name 'minst'.*digits, photos, moons, cifar10"):
+            call("minst")
     with pytest.raises(ValueError, match=r"unknown split 'dev'.*train, validation, test"):
         tfnvp.data.load("digits", "dev")
 

@@ -53,8 +53,9 @@ class Training:
         steps = self._steps = min(settings.epochs * self.steps_per_epoch, self._limit)
         # A limit is counted between executions, and an epoch is a whole number of them.
         whole = 1 if settings.limit_steps else self.steps_per_epoch
-        limit = settings.limit_steps or -1  # a data set of which -1 batches are taken is whole
-        self._validation = recipe.load("validation", settings.batch_size).take(limit)
+        # A data set of which -1 batches are taken is whole.
+        self._taken = settings.limit_steps or -1
+        self._validation = recipe.load("validation", settings.batch_size).take(self._taken)
         policy = "mixed_bfloat16" if settings.mixed_precision else "float32"
         with strategy.scope():
             self.model = recipe.model(remat=settings.remat, dtype=policy)
@@ -112,7 +113,7 @@ class Training:
             *([log] if self._verbosity() == _LINES else []),
             *([average] if average else []),
             # A run that is resumed has the data of the first epoch too, to go on bit for bit.
-            FreshMoments(self._batches(range(1), flip=self.recipe.flip)),
+            FreshMoments(self._batches(range(1), flip=self.recipe.flip).take(self._taken)),
             StopWhereItDiverges(),
             Record(self.directory, self.rows, average),
             keras.callbacks.TensorBoard(str(logs), write_graph=False),
