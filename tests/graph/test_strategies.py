@@ -65,7 +65,7 @@ def test_replicas_train_as_one_device_does(key, case, results):
 @pytest.mark.parametrize(
     ("key", "case"),
     [
-        pytest.param(2, "weighted float32 by Muon", marks=pytest.mark.slow),
+        (2, "weighted float32 by Muon"),
         pytest.param("further", "float32", marks=pytest.mark.slow),
     ],
 )

@@ -14,7 +14,6 @@ from tfnvp.models.fresh_moments import running_moments
 tfb, tfd = tfp.bijectors, tfp.distributions
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal([1, -2], [2, 0.5], size=(48, 2, 2, 2))
-LABELS = np.arange(48) % 3
 
 
 class Normalised(tfnvp.FlowModel):
@@ -92,6 +91,8 @@ def test_any_data_of_fit_is_taken(kind):
     model.moments(50 + ROWS, training=True)
     model.refresh_moments(KINDS[kind](), batch_size=16)
     np.testing.assert_allclose(model.moments.mean, ROWS.mean(axis=(0, 1, 2)), rtol=1e-9)
+    # Nothing is assigned where the data has ended.
+    assert float(model.moments.batches) == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,6 +105,30 @@ def test_fit_leaves_the_moments_of_all_of_its_batches(kind):
     size = {"batch_size": 16} if isinstance(x, np.ndarray) else {}
     model.fit(x, sample_weight=weights, shuffle=False, verbose=0, **size)
     np.testing.assert_allclose(model.moments.mean, ROWS.mean(axis=(0, 1, 2)), rtol=1e-6)
+
+
+def test_batches_of_which_no_row_counts_are_none():
+    """They neither count nor keep alive what the averages were."""
+    weights = np.repeat([0.0, 1, 0, 1], [16, 16, 4, 12])
+    model = Normalised(dtype="float64")
+    model.build()
+    model.moments(50 + ROWS, training=True)
+    model.refresh_moments((ROWS, None, weights), batch_size=16)
+    mean = (ROWS[16:32].mean(axis=(0, 1, 2)) + ROWS[36:].mean(axis=(0, 1, 2))) / 2
+    np.testing.assert_allclose(model.moments.mean, mean, rtol=1e-9)
+
+
+def test_a_list_of_keras_callbacks_stays_the_callers():
+    """Each `fit` takes the moments of its own data."""
+    model = Normalised(dtype="float64")
+    model.compile(optimizer="sgd", run_eagerly=True)
+    model.build()
+    mine = keras.callbacks.CallbackList(add_history=True, model=model)
+    for shift in (0, 100):
+        model.fit(shift + ROWS, batch_size=16, verbose=0, callbacks=mine)
+        mean = shift + ROWS.mean(axis=(0, 1, 2))
+        np.testing.assert_allclose(model.moments.mean, mean, rtol=1e-3)
+    assert len(mine.callbacks) == 1
 
 
 def test_many_rows_are_a_sample():
@@ -150,4 +175,4 @@ def test_bad_data_is_refused(refuses):
     model = Normalised(dtype="float64")
     refuses(model.refresh_moments, ROWS[:, :1], match="shape")
     empty = tf.data.Dataset.from_tensor_slices(ROWS).batch(16).take(0)
-    refuses(model.refresh_moments, empty, match="data must have a batch, got none")
+    refuses(model.refresh_moments, empty, match="a row of a weight above 0, got none")

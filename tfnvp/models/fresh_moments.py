@@ -55,22 +55,29 @@ class MomentsStep:
         self._model = model
         self._function = tf.function(self._step, autograph=False, reduce_retracing=True)
 
-    def _step(self, iterator: Iterator, count: tf.Tensor) -> None:
+    def _step(self, iterator: Iterator, count: tf.Tensor) -> tf.Tensor:
+        """Takes the next batch, after so many, and tells whether a row of it counts."""
         data = next(iterator)
-        for layer in running_moments(self._model):
-            layer.weigh_all_alike(count)
-        self._model.distribute_strategy.run(self._of_replica, args=(data,))
+        # At the end of the data nothing is assigned, on no replica.
+        with tf.control_dependencies(tf.nest.flatten(data, expand_composites=True)):
+            for layer in running_moments(self._model):
+                layer.weigh_all_alike(count)
+        strategy = self._model.distribute_strategy
+        rows = strategy.run(self._of_replica, args=(data,))
+        return strategy.reduce("sum", rows, axis=None) > 0
 
-    def _of_replica(self, data: Any) -> None:
+    def _of_replica(self, data: Any) -> tf.Tensor:
         x, labels, weights = self._model.unpacked(data)
         with replicas.weighing_rows(weights):
             self._model(x, labels, training=True)
+        # A batch of which no row counts leaves the averages as they are.
+        return tf.shape(x)[0] if weights is None else tf.math.count_nonzero(weights, dtype=tf.int32)
 
     def __call__(self, datasets: Iterable) -> None:
         """Runs over the batches of some data sets.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if there are none, or none of whose rows counts.
         """
         count, step = 0, self._step if self._model.run_eagerly else self._function
         for dataset in datasets:
@@ -78,10 +85,9 @@ class MomentsStep:
             iterator = iter(dataset)
             with contextlib.suppress(tf.errors.OutOfRangeError, StopIteration):
                 while True:
-                    step(iterator, tf.constant(count))
-                    count += 1
+                    count += bool(step(iterator, tf.constant(count)))
         if not count:
-            raise ValueError("data must have a batch, got none")
+            raise ValueError("data must have a row of a weight above 0, got none")
 
 
 class FreshMoments(keras.callbacks.Callback):
@@ -180,16 +186,16 @@ def keep_moments_fresh(model: "TrainingSteps", given: dict[str, Any]) -> None:
         data = batches_of_arrays(parts, given.get("batch_size"))
     else:
         data = parts[0]
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        own = FreshMoments.of_fit(data, watched=True)
-        own.set_model(model)
-        callbacks.callbacks.insert(0, own)
-    else:
-        # It comes before all that might look at the model, and after what changes the weights.
-        swaps = [isinstance(one, keras.callbacks.SwapEMAWeights) for one in listed]
-        place = len(listed) - swaps[::-1].index(True) if any(swaps) else 0
-        own = FreshMoments.of_fit(data, watched=bool(listed))
-        given["callbacks"] = [*listed[:place], own, *listed[place:]]
+    # It comes before all that might look at the model, and after what changes the weights.
+    swaps = [isinstance(one, keras.callbacks.SwapEMAWeights) for one in listed]
+    place = len(listed) - swaps[::-1].index(True) if any(swaps) else 0
+    own = FreshMoments.of_fit(data, watched=bool(listed))
+    all_of_them = [*listed[:place], own, *listed[place:]]
+    # A list of Keras' kind is the caller's, and stays without ours, which is of this data.
+    is_keras = isinstance(callbacks, keras.callbacks.CallbackList)
+    given["callbacks"] = (
+        keras.callbacks.CallbackList(all_of_them, model=model) if is_keras else all_of_them
+    )
 
 
 def batches_of(model: "TrainingSteps", data: Any) -> Iterable:

@@ -291,10 +291,10 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
             data: training data, as `fit` takes it, or a tuple of arrays: x, labels, weights. The
                 first batches are used, of arrays evenly spaced rows: at least 512 rows and 4
                 batches, where there are as many.
-            batch_size: rows of a batch of arrays, 32 if it is None.
+            batch_size: rows of a batch of arrays, as in training; 32 if it is None.
 
         Raises:
-            ValueError: for data that `fit` would refuse, or none.
+            ValueError: for data that `fit` would refuse, or of which no row counts.
 
         Source: "precise" batch normalization, Wu and Johnson (arXiv 2105.07576), section 3.
         """
