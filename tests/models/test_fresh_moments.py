@@ -79,6 +79,7 @@ KINDS = {
     "weighted": lambda: (ROWS, None, np.ones(48)),
     "data set": lambda: BATCHED,
     "of pairs": lambda: BATCHED.map(lambda x: (x, None, tf.ones(16, "float64"))),
+    "without labels": lambda: BATCHED.map(lambda x: (x, None)),
     "generator": lambda: ((batch.numpy(),) for batch in BATCHED),
     "PyDataset": Sequence,
 }
@@ -115,6 +116,9 @@ def test_batches_of_which_no_row_counts_are_none():
     model.moments(50 + ROWS, training=True)
     model.refresh_moments((ROWS, None, weights), batch_size=16)
     mean = (ROWS[16:32].mean(axis=(0, 1, 2)) + ROWS[36:].mean(axis=(0, 1, 2))) / 2
+    np.testing.assert_allclose(model.moments.mean, mean, rtol=1e-9)
+    # Where there is none, as in a training of which no row counts, the averages stay.
+    model.refresh_moments((ROWS, None, 0 * weights), batch_size=16)
     np.testing.assert_allclose(model.moments.mean, mean, rtol=1e-9)
 
 
@@ -175,4 +179,4 @@ def test_bad_data_is_refused(refuses):
     model = Normalised(dtype="float64")
     refuses(model.refresh_moments, ROWS[:, :1], match="shape")
     empty = tf.data.Dataset.from_tensor_slices(ROWS).batch(16).take(0)
-    refuses(model.refresh_moments, empty, match="a row of a weight above 0, got none")
+    refuses(model.refresh_moments, empty, match="a batch of rows, got none")

@@ -58,8 +58,9 @@ class MomentsStep:
     def _step(self, iterator: Iterator, count: tf.Tensor) -> tf.Tensor:
         """Takes the next batch, after so many, and tells whether a row of it counts."""
         data = next(iterator)
-        # At the end of the data nothing is assigned, on no replica.
-        with tf.control_dependencies(tf.nest.flatten(data, expand_composites=True)):
+        # At the end of the data nothing is assigned, on no replica. Labels may be None.
+        parts = [part for part in tf.nest.flatten(data, expand_composites=True) if part is not None]
+        with tf.control_dependencies(parts):
             for layer in running_moments(self._model):
                 layer.weigh_all_alike(count)
         strategy = self._model.distribute_strategy
@@ -74,20 +75,22 @@ class MomentsStep:
         return tf.shape(x)[0] if weights is None else tf.math.count_nonzero(weights, dtype=tf.int32)
 
     def __call__(self, datasets: Iterable) -> None:
-        """Runs over the batches of some data sets.
+        """Runs over the batches of some data sets; where no row counts, the averages stay.
 
         Raises:
-            ValueError: if there are none, or none of whose rows counts.
+            ValueError: if there is no batch.
         """
-        count, step = 0, self._step if self._model.run_eagerly else self._function
+        batches = count = 0
+        step = self._step if self._model.run_eagerly else self._function
         for dataset in datasets:
             # The function is given the iterator, which knows no number of rows: it is traced once.
             iterator = iter(dataset)
             with contextlib.suppress(tf.errors.OutOfRangeError, StopIteration):
                 while True:
                     count += bool(step(iterator, tf.constant(count)))
-        if not count:
-            raise ValueError("data must have a row of a weight above 0, got none")
+                    batches += 1
+        if not batches:
+            raise ValueError("data must have a batch of rows, got none")
 
 
 class FreshMoments(keras.callbacks.Callback):

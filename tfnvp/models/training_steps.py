@@ -290,11 +290,12 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         Args:
             data: training data, as `fit` takes it, or a tuple of arrays: x, labels, weights. The
                 first batches are used, of arrays evenly spaced rows: at least 512 rows and 4
-                batches, where there are as many.
+                batches, where there are as many. Where no row counts, by its weight, the
+                averages stay.
             batch_size: rows of a batch of arrays, as in training; 32 if it is None.
 
         Raises:
-            ValueError: for data that `fit` would refuse, or of which no row counts.
+            ValueError: for data that `fit` would refuse.
 
         Source: "precise" batch normalization, Wu and Johnson (arXiv 2105.07576), section 3.
         """
