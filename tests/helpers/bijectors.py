@@ -10,6 +10,7 @@ from tfnvp.bijectors import (
     BatchNormalization,
     ContextShift,
     ElementwiseSpline,
+    Equalization,
     FactorOut,
     ImageLogit,
     InvertibleConv1x1,
@@ -21,6 +22,7 @@ from tfnvp.bijectors import (
 from tfnvp.layers import (
     CommonValues,
     DenseNetwork,
+    IntensityHistogram,
     InvertibleMatrix,
     ResidualNetwork,
     RunningMoments,
@@ -95,6 +97,7 @@ CASES = {
     "context shift": (lambda d: _context_shift((3, 2, 2), d), (3, 2, 2)),
     "context shift vector": (lambda d: _context_shift((5,), d), (5,)),
     "factor out": (_factored, (4, 2, 1)),
+    "equalization": (lambda d: Equalization(IntensityHistogram(4, dtype=d)), (2, 3, 1)),
     "image logit": (lambda d: ImageLogit(), (2, 3, 1)),
     "standardization": (lambda d: Standardization(Standardizer(dtype=d)), (5,)),
 }
@@ -102,6 +105,6 @@ CASES = {
 # have, and one of one scale, each in one dtype.
 MODELS = {
     ("real nvp", "float32"): (lambda d: _real_nvp(2, d), (4, 4, 2)),
-    ("real nvp plus", "float64"): (lambda d: _real_nvp(2, d, 2, mixing=True), (4, 4, 2)),
+    ("real nvp plus", "float64"): (lambda d: _real_nvp(2, d, 2, mixing=True, equalized=True), (4, 4, 2)),
 }
 ALL = {(name, dtype): CASES[name] for name in CASES for dtype in ("float64", "float32")} | MODELS

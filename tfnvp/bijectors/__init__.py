@@ -4,6 +4,7 @@ from tfnvp.bijectors.affine_coupling import AffineCoupling
 from tfnvp.bijectors.batch_normalization import BatchNormalization
 from tfnvp.bijectors.context_shift import ContextShift
 from tfnvp.bijectors.elementwise_spline import ElementwiseSpline
+from tfnvp.bijectors.equalization import Equalization
 from tfnvp.bijectors.factor_out import FactorOut
 from tfnvp.bijectors.flow_bijector import FlowBijector
 from tfnvp.bijectors.image_logit import ImageLogit
@@ -19,6 +20,7 @@ __all__ = [
     "BatchNormalization",
     "ContextShift",
     "ElementwiseSpline",
+    "Equalization",
     "FactorOut",
     "FlowBijector",
     "ImageLogit",

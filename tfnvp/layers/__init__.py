@@ -5,6 +5,7 @@ from tfnvp.layers.common_values import CommonValues
 from tfnvp.layers.dense_network import DenseNetwork
 from tfnvp.layers.dequantization import Dequantization
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
+from tfnvp.layers.intensity_histogram import IntensityHistogram
 from tfnvp.layers.invertible_matrix import InvertibleMatrix
 from tfnvp.layers.label_encoding import LabelEncoding
 from tfnvp.layers.nearest_row import NearestRow
@@ -21,6 +22,7 @@ __all__ = [
     "DenseNetwork",
     "Dequantization",
     "FusedBatchNormalization",
+    "IntensityHistogram",
     "InvertibleMatrix",
     "LabelEncoding",
     "NearestRow",

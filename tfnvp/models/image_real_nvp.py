@@ -9,15 +9,16 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.bijectors import ImageLogit
+from tfnvp.bijectors import Equalization, ImageLogit
 from tfnvp.bijectors.factor_out import halve
 from tfnvp.checks import assert_all, check_positive_int, check_rows
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
-from tfnvp.layers import Dequantization
+from tfnvp.layers import Dequantization, IntensityHistogram
 from tfnvp.models import presets
 from tfnvp.models.flow_model import FlowModel
 from tfnvp.models.multiscale import Multiscale
+from tfnvp.models.training_data import batches_to_adapt_to, weights_of_rows
 from tfnvp.types import TensorLike
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -49,6 +50,9 @@ class ImageRealNVP(FlowModel):
         momentum: of the running statistics of all batch normalizations, see `RunningMoments`.
         scale_l2: L2 coefficient on weight-norm scales, in the loss (bits/dim).
         mixing: whether an `InvertibleConv1x1` comes before each coupling (beyond the paper).
+        equalized: whether an `Equalization` comes before the logit, by a histogram that `adapt`
+            counts and training goes on with (beyond the paper): for pictures in which one
+            intensity, such as that of the ground, is far more common than others.
         remat: whether training computes each conditioner again for its gradient instead of keeping
             what is inside it: less memory, more time; nothing else changes.
         synchronized: whether batch normalizations take the batches of all replicas as one, under a
@@ -77,6 +81,7 @@ class ImageRealNVP(FlowModel):
         momentum: float = 0.9,
         scale_l2: float = 5e-5,
         mixing: bool = False,
+        equalized: bool = False,
         remat: bool = False,
         synchronized: bool = True,
         **kwargs: Any,
@@ -94,6 +99,7 @@ class ImageRealNVP(FlowModel):
         self.momentum = momentum
         self.scale_l2 = scale_l2
         self.mixing = mixing
+        self.equalized = equalized
         self.remat = remat
         self.synchronized = synchronized
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
@@ -147,7 +153,12 @@ class ImageRealNVP(FlowModel):
         )
         channels = self.image_shape[-1]
         flow = multiscale.scale(channels, self.filters, self.num_scales)
-        flow = tfb.Chain([ImageLogit(self.alpha), *flow], name="real_nvp")
+        pixels = [ImageLogit(self.alpha)]
+        if self.equalized:
+            self.histogram = IntensityHistogram(self.levels, dtype=self.variable_dtype)
+            self.histogram.build(self.image_shape)
+            pixels.insert(0, Equalization(self.histogram))
+        flow = tfb.Chain([*pixels, *flow], name="real_nvp")
         return self._over(self.image_shape, flow)
 
     def _over(self, image_shape: Sequence[int], bijector: tfb.Bijector) -> FlowDistribution:
@@ -172,6 +183,37 @@ class ImageRealNVP(FlowModel):
     ) -> tf.Tensor:
         """Dequantises uint8 images, and takes float images as they are; their range is checked."""
         return self.dequantization(self.check_values(x), training=training, draw=draw)
+
+    def adapt(
+        self, data: TensorLike | tf.data.Dataset, sample_weight: TensorLike | None = None
+    ) -> None:
+        """Counts how common each intensity is, in place of what `equalized` knew before.
+
+        To be called before training, as Keras' Normalization: afterwards the same weights are
+        another density.
+
+        Args:
+            data: images as those of `fit`: an array, or a finite `tf.data.Dataset` of batches.
+            sample_weight: the weights of an array's images, [N], 0 or more; None for equal ones.
+
+        Raises:
+            ValueError: for a model that is not `equalized`, images of a wrong shape, dtype or
+                range, none at all, or bad weights. Nothing changes then.
+        """
+        if not self.equalized:
+            raise ValueError("adapt is of models with equalized=True, this one has False")
+        counts = np.zeros(self.levels)
+        for images, _, weights in batches_to_adapt_to(data, sample_weight):
+            images = self.check_values(self.check_data(images)).numpy()
+            if weights is not None:
+                weights = weights_of_rows(weights, images, "float64").numpy()
+                weights = np.repeat(weights, images[0].size)
+            cells = images if images.dtype == np.uint8 else np.floor(images * self.levels)
+            cells = np.clip(cells, 0, self.levels - 1).astype("int64").ravel()
+            counts += np.bincount(cells, weights, self.levels)
+        if not counts.any():
+            raise ValueError("data to adapt to must have images of a weight above 0, got none")
+        self.histogram.take(counts)
 
     def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
         """Says where float images are pixels: all values are k / (levels - 1) or k / levels."""

@@ -4,7 +4,7 @@ import functools
 import inspect
 import numbers
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -108,6 +108,22 @@ def accepted_parts(
         # Keras forgets the weights of rows that come without labels.
         y = np.zeros([len(x), 0], "float32") if y is None else y
     return x, y, sample_weight
+
+
+def batches_to_adapt_to(
+    data: TensorLike | tf.data.Dataset, sample_weight: TensorLike | None = None
+) -> Iterable[tuple]:
+    """Gives (x, labels, weights) of an array, or of the batches of a data set, which must end."""
+    if not isinstance(data, tf.data.Dataset):
+        return [(data, None, sample_weight)]
+    if sample_weight is not None:
+        raise ValueError(
+            "sample_weight must be None with a tf.data.Dataset: have it yield (x, labels or None, "
+            "weights)"
+        )
+    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("data to adapt to must end, got a data set repeated without end")
+    return map(keras.utils.unpack_x_y_sample_weight, data)
 
 
 def _kind(x: Any) -> tf.TensorSpec:

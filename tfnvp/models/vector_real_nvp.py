@@ -32,7 +32,7 @@ from tfnvp.layers import (
 )
 from tfnvp.masks import ChannelHalves
 from tfnvp.models.flow_model import FlowModel
-from tfnvp.models.training_data import weights_of_rows
+from tfnvp.models.training_data import batches_to_adapt_to, weights_of_rows
 from tfnvp.types import TensorLike
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -192,18 +192,7 @@ class VectorRealNVP(FlowModel):
             ValueError: for data of a wrong shape, without rows or without end, or with NaN or
                 infinity, naming row and column; for bad weights or steps. Nothing changes then.
         """
-        if isinstance(data, tf.data.Dataset):
-            if sample_weight is not None:
-                raise ValueError(
-                    "sample_weight must be None with a tf.data.Dataset: have it yield (x, labels "
-                    "or None, weights)"
-                )
-            if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-                raise ValueError("data to adapt to must end, got a data set repeated without end")
-            batches = map(keras.utils.unpack_x_y_sample_weight, data)
-        else:
-            batches = [(data, None, sample_weight)]
-
+        batches = batches_to_adapt_to(data, sample_weight)
         drawn = DrawnRows(self.kept_rows or 0, self.seed)
 
         def checked(x: TensorLike, _: Any, weights: TensorLike | None) -> tuple:

@@ -55,7 +55,10 @@ class Recipe:
 
     def model(self, remat: bool = False, dtype: str = "float32") -> FlowModel:
         """Makes the model, yet to be trained; the arguments are those of `ImageRealNVP`."""
-        return ImageRealNVP.from_preset(self.preset, **self.overrides, remat=remat, dtype=dtype)
+        model = ImageRealNVP.from_preset(self.preset, **self.overrides, remat=remat, dtype=dtype)
+        if model.equalized:
+            model.adapt(self.load("train", 1000, shuffle=False))
+        return model
 
     def pictures(self) -> dict[str, Callable[[FlowModel], np.ndarray]]:
         """The pictures that `callbacks.Watch` draws as the model trains, and a run in the end."""
