@@ -1,16 +1,18 @@
-"""The worth of each step beyond the paper: test bits per dimension after the same time of training.
+"""The worth of each choice of a recipe: bits per dimension after the same time of training.
 
-    TFDS_DATA_DIR=DIR python -m benchmarks.ablation [--variant NAME ...] [--minutes M] [--seed N]
+    TFDS_DATA_DIR=DIR python -m benchmarks.ablation [--recipe NAME] [--variant NAME ...]
+        [--minutes M] [--seed N]
 
-It trains `cifar10_small` and its variants on the CIFAR-10 of TFDS_DATA_DIR, one after the other,
-each for M minutes of wall clock: building, tracing and training. The batch is the recipe's, and the
-learning rate warms up and falls by a cosine over that time. A JSON line for each variant has the
-bits/dim of validation and test images, images seen and steps. Run it alone on the machine, or pin
-it to a core by taskset. Variants that did not pay are deleted; docs/results.md says what they
-reached, and which commit has them.
+It trains the recipe and variants of it, one after the other, each for M minutes of wall clock:
+building, tracing and training. The learning rate warms up and falls by a cosine over that time. A
+JSON line for each variant has the bits/dim of validation images, by which variants are to be
+compared, of test images, images seen and steps. Run it alone on the machine, or pin it to a core by
+taskset. Variants that did not pay are deleted; docs/results.md says what they reached, and which
+commit has them.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -22,9 +24,8 @@ import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import keras
 
 from tfnvp.training import recipes
+from tfnvp.training.hardware import has_bfloat16
 from tfnvp.training.schedules import make_optimizer
-
-RECIPE = "cifar10_small"
 
 
 class TimedSchedule(keras.callbacks.Callback):
@@ -54,43 +55,55 @@ class TimedSchedule(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+# Each variant changes fields of the recipe, and of its model the overrides.
 VARIANTS = {
-    "paper": {},
-    "constant learning rate": {"decay": False},
-    "invertible 1x1 convolutions": {"mixing": True},
-    "Muon": {"muon": True},
-    "Muon, invertible 1x1 convolutions": {"muon": True, "mixing": True},
+    "cifar10_small": {
+        "paper": {"muon": False},
+        "constant learning rate": {"muon": False, "decay": False},
+        "invertible 1x1 convolutions": {"muon": False, "overrides": {"mixing": True}},
+        "Muon": {},
+        "Muon, invertible 1x1 convolutions": {"overrides": {"mixing": True}},
+    },
+    "cifar10_plus": {"recipe": {}, "equalized": {"overrides": {"equalized": True}}},
+    "mnist": {
+        "recipe": {},
+        "not equalized": {"overrides": {"equalized": False, "alpha": 0.05}},
+        "alpha 0.05": {"overrides": {"alpha": 0.05}},
+        "three scales of 24 filters": {"overrides": {"num_scales": 3, "filters": 24}},
+        "one block of 48 filters": {"overrides": {"residual_blocks": 1, "filters": 48}},
+        "no L2": {"overrides": {"scale_l2": 0.0}},
+        "batches of 16": {"batch_size": 16},
+        "twice the learning rate": {"learning_rate": 8e-3},
+    },
 }
 
 
-def run(name, minutes, seed):
+def run(recipe_name, variant, minutes, seed):
     """Trains one variant; returns its record."""
     started = time.time()
-    variant = VARIANTS[name]
-    recipe = recipes.get(RECIPE)
+    recipe = recipes.get(recipe_name)
+    recipe = dataclasses.replace(recipe, **VARIANTS[recipe_name][variant])
     keras.utils.set_random_seed(seed)
     images = recipe.load("train", recipe.batch_size, seed=seed, flip=recipe.flip)
-    model = tfnvp.ImageRealNVP.from_preset(recipe.preset, mixing=variant.get("mixing", False))
-    model.compile(
-        optimizer=make_optimizer(
-            1, recipe.learning_rate, decay=False, muon=variant.get("muon", False)
-        )
-    )
+    policy = "mixed_bfloat16" if recipe.mixed_precision and has_bfloat16() else "float32"
+    model = recipe.model(dtype=policy)
+    model.compile(optimizer=make_optimizer(1, recipe.learning_rate, decay=False, muon=recipe.muon))
     schedule = TimedSchedule(
-        recipe.learning_rate,
-        recipe.warmup_steps,
-        started,
-        60 * minutes,
-        variant.get("decay", True),
+        recipe.learning_rate, recipe.warmup_steps, started, 60 * minutes, recipe.decay
     )
-    model.fit(images, epochs=1000, callbacks=[schedule], verbose=0, shuffle=False)
+    # Nobody looks at the moments before the end.
+    fresh = tfnvp.callbacks.FreshMoments(None)
+    model.fit(images, epochs=1000, callbacks=[schedule, fresh], verbose=0, shuffle=False)
+    model.refresh_moments(images)
     bits_per_dim = {
         split: model.evaluate(recipe.load(split, 128), verbose=0, return_dict=True)["bits_per_dim"]
         for split in ("validation", "test")
     }
     return {
         "benchmark": "ablation",
-        "variant": name,
+        "recipe": recipe_name,
+        "variant": variant,
+        "policy": policy,
         "minutes": minutes,
         "seed": seed,
         "steps": schedule.steps,
@@ -105,12 +118,16 @@ def main():
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ablation", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--variant", choices=VARIANTS, nargs="*", default=list(VARIANTS))
+    parser.add_argument("--recipe", choices=VARIANTS, default="cifar10_small")
+    parser.add_argument("--variant", nargs="*", help="all of the recipe's, if none is named")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    for name in args.variant:
-        print(json.dumps(run(name, args.minutes, args.seed)), flush=True)
+    known = VARIANTS[args.recipe]
+    for name in args.variant or known:
+        if name not in known:
+            parser.error(f"--variant must be one of {', '.join(known)}, got {name!r}")
+        print(json.dumps(run(args.recipe, name, args.minutes, args.seed)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Histogram equalization; the laws of every bijector are in test_laws.py."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,8 +19,7 @@ def _equalization(*counts, dtype="float64"):
 
 @pytest.mark.parametrize(
     ("x", "y", "slope"),
-    [(-1, -1, 1), (0.125, 0.3, 2.4), (0.25, 0.6, 0.4), (0.5, 0.7, 0.8), (0.8, 0.92, 0.4)]
-    + [(1, 1, 0.4), (1.5, 1.5, 1)],
+    [(-1, -1, 1), (0.1, 0.24, 2.4), (0.25, 0.6, 0.4), (0.5, 0.7, 0.8), (1, 1, 0.4), (2, 2, 1)],
 )
 def test_a_cell_is_as_wide_as_it_is_common(x, y, slope):
     bijector = _equalization(6, 1, 2, 1)
@@ -44,15 +44,13 @@ def test_its_own_distribution_is_made_uniform():
 
 
 def test_levels_survive_a_round_trip_in_float32():
-    """Also those that hardly ever occur."""
-    bijector = _equalization(*[10**9, *[0] * 254, 10**6], dtype="float32")
-    middles = (tf.range(256, dtype=tf.float32) + 0.5) / 256
-    np.testing.assert_allclose(bijector.forward(bijector.inverse(middles)), middles, atol=1e-4)
+    """Also those that were never seen, which share a twentieth of the mass with all others."""
     bijector = Equalization(IntensityHistogram())
     bijector.inverse(0.5)
     bijector.histogram.take(np.array([10**9, *[0] * 254, 10**6]))
-    levels = tf.floor(256 * bijector.forward(bijector.inverse(middles)))
-    np.testing.assert_array_equal(levels, np.arange(256))
+    middles = (tf.range(256, dtype=tf.float32) + 0.5) / 256
+    again = bijector.forward(bijector.inverse(middles))
+    np.testing.assert_allclose(again, middles, atol=3e-6)
 
 
 @pytest.mark.parametrize(
@@ -103,10 +101,10 @@ def test_a_model_is_refused_what_it_cannot_count(tiny_model, refuses):
 
 
 def test_drawings_have_fewer_bits(tiny_model):
-    """The very same model, of other images the density that it was before."""
     model = tiny_model(equalized=True, seed=1)
     plain = tiny_model(seed=1)
     plain.set_weights([w for w in model.get_weights() if w.shape != (16,)])
+    model.histogram.take(np.ones(16))
     np.testing.assert_allclose(model.log_prob(IMAGES), plain.log_prob(IMAGES), rtol=1e-4)
     model.adapt(IMAGES)
     gain = plain.bits_per_dim(IMAGES) - model.bits_per_dim(IMAGES)
@@ -114,8 +112,6 @@ def test_drawings_have_fewer_bits(tiny_model):
 
 
 def test_it_is_saved_with_its_counts(tiny_model, tmp_path):
-    import keras
-
     model = tiny_model(equalized=True)
     model.adapt(IMAGES)
     model.save(tmp_path / "model.keras")

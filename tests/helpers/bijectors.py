@@ -105,6 +105,9 @@ CASES = {
 # have, and one of one scale, each in one dtype.
 MODELS = {
     ("real nvp", "float32"): (lambda d: _real_nvp(2, d), (4, 4, 2)),
-    ("real nvp plus", "float64"): (lambda d: _real_nvp(2, d, 2, mixing=True, equalized=True), (4, 4, 2)),
+    ("real nvp plus", "float64"): (
+        lambda d: _real_nvp(2, d, 2, mixing=True, equalized=True),
+        (4, 4, 2),
+    ),
 }
 ALL = {(name, dtype): CASES[name] for name in CASES for dtype in ("float64", "float32")} | MODELS
