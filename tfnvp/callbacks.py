@@ -11,10 +11,12 @@ import tensorflow as tf
 from tfnvp import latent, plotting
 from tfnvp.models import ImageRealNVP, VectorRealNVP
 from tfnvp.models.fresh_moments import FreshMoments
+from tfnvp.models.moments_drift import WarnOfDrift
 from tfnvp.types import TensorLike
 
 __all__ = [
     "FreshMoments",
+    "WarnOfDrift",
     "Watch",
     "bits_per_dim",
     "density",

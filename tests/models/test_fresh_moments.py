@@ -31,14 +31,22 @@ class Normalised(tfnvp.FlowModel):
         return tfd.TransformedDistribution(base, tfb.Chain([normalization, shift]))
 
 
-def test_validation_is_as_good_as_training_where_weights_change_fast():
+@pytest.fixture
+def fast():
+    """A model whose weights change fast, grey images, and how it is trained on them."""
     keras.utils.set_random_seed(0)
     model = FewCouplings((4, 4, 2), 1, filters=8, residual_blocks=1, levels=16)
     grey = np.random.default_rng(0).integers(0, 16, size=(64, 1, 1, 1)).astype("uint8")
-    images = np.broadcast_to(grey, (64, 4, 4, 2))
     model.compile(optimizer=keras.optimizers.Adam(0.01))
     options = {"batch_size": 64, "epochs": 15, "verbose": 0}
-    history = model.fit(images, validation_data=images, **options).history
+    return model, np.broadcast_to(grey, (64, 4, 4, 2)), options
+
+
+@pytest.mark.filterwarnings("error:.*lag behind")
+def test_validation_is_as_good_as_training_where_weights_change_fast(fast):
+    model, images, options = fast
+    watched = {"callbacks": [tfnvp.callbacks.WarnOfDrift(images)]}
+    history = model.fit(images, validation_data=images, **options, **watched).history
     beyond = np.array(history["val_bits_per_dim"]) - history["bits_per_dim"]
     assert beyond.max() < 0.15, beyond
     # In a loop of one's own they lag behind, and are taken by hand.
@@ -47,6 +55,24 @@ def test_validation_is_as_good_as_training_where_weights_change_fast():
     assert model.bits_per_dim(images).numpy().mean() > trained + 0.5
     model.refresh_moments(images, batch_size=64)
     assert model.bits_per_dim(images).numpy().mean() < trained + 0.15
+
+
+def test_a_drift_is_warned_of_where_running_averages_are_kept(fast):
+    model, images, options = fast
+    drift = tfnvp.callbacks.WarnOfDrift(images)
+    with pytest.warns(UserWarning, match=r"^epoch \d+: the same rows .* lag behind the weights"):
+        model.fit(images, **options, callbacks=[tfnvp.callbacks.FreshMoments(None), drift])
+    assert drift.drift > 0.1
+    # Looking changes nothing.
+    before = model.get_weights()
+    with pytest.warns(UserWarning, match="lag behind"):
+        drift.on_epoch_end(0)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_bad_limits_of_a_drift_are_refused(refuses):
+    refuses(tfnvp.callbacks.WarnOfDrift, ROWS, limit=0, match="limit must be above 0")
 
 
 @pytest.mark.parametrize("momentum", [0.5, 0.9])

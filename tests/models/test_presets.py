@@ -50,14 +50,15 @@ def test_unknown_preset_lists_the_known_ones():
 
 def test_a_preset_without_weights_lists_those_that_have_them():
     message = (
-        r"'imagenet64' comes without weights, train it; those with weights: cifar10_small, digits"
+        r"'imagenet64' comes without weights, train it; those with weights: cifar10_small, digits, "
+        "mnist"
     )
     with pytest.raises(ValueError, match=message):
         tfnvp.ImageRealNVP.from_preset("imagenet64", load_weights=True)
 
 
 def test_what_ships_is_small():
-    assert presets.trained() == ["cifar10_small", "digits"]
+    assert presets.trained() == ["cifar10_small", "digits", "mnist"]
     for name in presets.trained():
         assert presets.weights_path(name).stat().st_size < 6e6
         assert presets.card(name)["preset"] == name
@@ -68,15 +69,16 @@ def test_weights_fit_their_own_architecture_alone():
         tfnvp.ImageRealNVP.from_preset("digits", load_weights=True, filters=8)
 
 
-# A whole test set through the larger one takes long.
-LARGE = pytest.param("cifar10_small", marks=pytest.mark.slow)
+# A whole test set through the larger ones takes long.
+SLOW = [pytest.mark.slow]
+SHIPPED = [pytest.param(x, marks=SLOW * (x != "digits")) for x in presets.trained()]
 
 
-@pytest.mark.parametrize("name", [LARGE if x == "cifar10_small" else x for x in presets.trained()])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_trained_presets_score_as_their_cards_say(name):
     """On the test images of the card's data set; without these, on nothing."""
     card = presets.card(name)
-    data = {"digits": "digits", "cifar10_small": "cifar10"}[name]
+    data = {"cifar10_small": "cifar10"}.get(name, name)
     try:
         images = tfnvp.data.load(data, "test", 128)
     except tfnvp.data.DatasetNotFoundError as missing:
@@ -98,7 +100,7 @@ RECORDED = {
 }
 
 
-@pytest.mark.parametrize("name", [LARGE if x == "cifar10_small" else x for x in RECORDED])
+@pytest.mark.parametrize("name", [pytest.param(x, marks=SLOW * (x != "digits")) for x in RECORDED])
 def test_folded_weights_are_the_same_density(name):
     if name == "digits":
         images = next(iter(tfnvp.data.load("digits", "test", 64))).numpy()[:3]
