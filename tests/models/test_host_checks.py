@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.few_couplings import FewCouplings
 
 import tfnvp
@@ -207,3 +208,26 @@ def test_arrays_are_shuffled_anew_each_epoch():
         for data in (dataset_of([np.arange(20), None], 8, shuffle=True, seed=3) for _ in range(2))
     ]
     assert orders[0] == orders[1] and orders[0][0] != orders[0][1]
+
+
+@pytest.mark.parametrize("kind", ["array", "data set", "validation"])
+def test_a_cancelled_step_ends_with_what_failed_another_replica(monkeypatch, refuses, kind):
+    """Of two replicas the one that is cancelled may report first."""
+    model = tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=(4,))
+    model.compile(optimizer="sgd")
+    good = np.zeros((40, 3), "float32")
+    bad = good.copy()
+    bad[35, 1] = np.nan
+
+    def cancelled(self, x=None, y=None, validation_data=None, callbacks=None):
+        raise tf.errors.CancelledError(None, None, "RecvAsync is cancelled.")
+
+    monkeypatch.setattr(keras.Model, "fit", cancelled)
+    arguments = {
+        "array": {"x": bad},
+        "data set": {"x": tf.data.Dataset.from_tensor_slices(bad).batch(8)},
+        "validation": {"x": good, "validation_data": (bad,)},
+    }[kind]
+    refuses(model.fit, **arguments, match="vectors must be finite")
+    with pytest.raises(tf.errors.CancelledError):
+        model.fit(good)

@@ -104,7 +104,10 @@ def test_answers_are_the_models(case):
         x, model = case.x[row : row + 1], case.model
         for name in ("log_prob", "bits_per_dim"):
             expected = getattr(model, name)(x, label)[0]
-            np.testing.assert_allclose(case.answers["log_prob"][name][row], expected, rtol=1e-5)
+            # A log p near zero is the difference of larger sums, which machines round otherwise.
+            np.testing.assert_allclose(
+                case.answers["log_prob"][name][row], expected, rtol=1e-5, atol=2e-5
+            )
         latents = case.answers["encode"]["latents"][row]
         np.testing.assert_allclose(latents, model.encode(x, label)[0], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(case.answers["decode"][case.data][row], x[0], atol=1e-4)

@@ -3,6 +3,7 @@
 XLA leaves assertions out, and compiles a step anew for each number of rows.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,35 @@ def check_on_the_host(model: "TrainingSteps", method: str, given: dict[str, Any]
     if method == "fit":
         # A `PyDataset` is shuffled by Keras, batch by batch.
         given["shuffle"] = shuffle and isinstance(given["x"], keras.utils.PyDataset)
+
+
+@contextlib.contextmanager
+def named_fault(model: "TrainingSteps", given: dict[str, Any]) -> Iterator[None]:
+    """Raises the error of bad data where a step of replicas ends in being cancelled.
+
+    The replica that was cancelled may report before the one that failed. Arrays and finite data
+    sets then tell why that did.
+
+    Args:
+        model: a `FlowModel`.
+        given: the arguments of a Keras method.
+    """
+    try:
+        yield
+    except tf.errors.CancelledError:
+        held_out = given.get("validation_data")
+        held_out = list(held_out) if isinstance(held_out, tuple | list) else [held_out]
+        for parts in ([given.get(name) for name in ("x", "y", "sample_weight")], held_out):
+            if hasattr(parts[0], "shape") or _ends(parts[0]):
+                for _ in _checked(model, parts, None, None, shuffle=False, pads=False):
+                    pass
+        raise
+
+
+def _ends(data: Any) -> bool:
+    """Tells whether data is a data set that ends."""
+    endless = tf.data.INFINITE_CARDINALITY
+    return isinstance(data, tf.data.Dataset) and bool(data.cardinality() != endless)
 
 
 def dataset_of(

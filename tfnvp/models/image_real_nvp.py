@@ -11,13 +11,14 @@ import tensorflow_probability as tfp
 
 from tfnvp.bijectors import Equalization, ImageLogit
 from tfnvp.bijectors.factor_out import halve
-from tfnvp.checks import assert_all, check_positive_int, check_rows
+from tfnvp.checks import check_positive_int, check_rows
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import Dequantization, IntensityHistogram
 from tfnvp.models import presets
 from tfnvp.models.flow_model import FlowModel
-from tfnvp.models.multiscale import Multiscale
+from tfnvp.models.multiscale import Multiscale, checked_image_shape
+from tfnvp.models.pixel_values import assert_in_range, count, doubt_of_floats
 from tfnvp.models.training_data import batches_to_adapt_to, weights_of_rows
 from tfnvp.types import TensorLike
 
@@ -91,7 +92,7 @@ class ImageRealNVP(FlowModel):
         check_positive_int("residual_blocks", residual_blocks)
         super().__init__(**kwargs)
         self.num_scales = num_scales
-        self.image_shape = self.checked_image_shape(image_shape)
+        self.image_shape = checked_image_shape(image_shape, num_scales)
         self.filters = filters
         self.residual_blocks = residual_blocks
         self.levels = levels
@@ -202,33 +203,20 @@ class ImageRealNVP(FlowModel):
         """
         if not self.equalized:
             raise ValueError("adapt is of models with equalized=True, this one has False")
-        counts = np.zeros(self.levels)
-        for images, _, weights in batches_to_adapt_to(data, sample_weight):
-            images = self.check_values(self.check_data(images)).numpy()
-            if weights is not None:
-                weights = weights_of_rows(weights, images, "float64").numpy()
-                weights = np.repeat(weights, images[0].size)
-            cells = images if images.dtype == np.uint8 else np.floor(images * self.levels)
-            cells = np.clip(cells, 0, self.levels - 1).astype("int64").ravel()
-            counts += np.bincount(cells, weights, self.levels)
+
+        def checked(x: TensorLike, _: Any, weights: TensorLike | None) -> tuple:
+            x = self.check_values(self.check_data(x))
+            return x, None if weights is None else weights_of_rows(weights, x, "float64")
+
+        batches = (checked(*batch) for batch in batches_to_adapt_to(data, sample_weight))
+        counts = sum((count(x, self.levels, w) for x, w in batches), np.zeros(self.levels))
         if not counts.any():
             raise ValueError("data to adapt to must have images of a weight above 0, got none")
         self.histogram.take(counts)
 
     def doubt(self, first_rows: Callable[[], np.ndarray]) -> str | None:
         """Says where float images are pixels: all values are k / (levels - 1) or k / levels."""
-        x = first_rows()
-        if x.dtype.kind != "f":
-            return None
-        for steps in (self.levels - 1, self.levels):
-            error = 4 * steps * np.finfo(x.dtype).eps
-            if len(x) and np.all(np.abs(x * steps - np.rint(x * steps)) <= error):
-                return (
-                    f"all values of these float images are multiples of 1 / {steps}: such pixels "
-                    "have no density, and bits/dim that mean nothing; pass uint8 images, "
-                    f'np.rint(x * {steps}).astype("uint8"), to which the model adds noise'
-                )
-        return None
+        return doubt_of_floats(first_rows(), self.levels)
 
     def log_prob(
         self, x: TensorLike, labels: TensorLike | None = None, samples: int = 1
@@ -282,21 +270,7 @@ class ImageRealNVP(FlowModel):
 
     def check_values(self, x: tf.Tensor) -> tf.Tensor:
         """Gives images, once their values are found within the range."""
-        if x.dtype == tf.uint8:
-            top = self.levels - 1
-            if top == 255:
-                return x
-            message = f"uint8 images must have values 0..{top}, got up to"
-            checked = assert_all(x <= top, message, tf.reduce_max(tf.cast(x, tf.int32)))
-        else:
-            # The distribution's own samples leave [0, 1] by a little.
-            logit = ImageLogit(self.alpha)
-            low, high = logit.range
-            message = (
-                f"float images must have values in [0, 1], from {low:.4f} to {high:.4f} at most, "
-                "and no NaN, got values from, to"
-            )
-            checked = assert_all(logit.contains(x), message, tf.reduce_min(x), tf.reduce_max(x))
+        checked = assert_in_range(x, self.levels, ImageLogit(self.alpha))
         # The data waits for its check, and with it the step that would put NaN into the weights.
         with tf.control_dependencies([] if checked is None else [checked]):
             return tf.identity(x)
@@ -324,7 +298,7 @@ class ImageRealNVP(FlowModel):
         """Gives the flow over images of another size, see `distribution_for`."""
         if image_shape is None:
             return self.flow
-        image_shape = self.checked_image_shape(image_shape)
+        image_shape = checked_image_shape(image_shape, self.num_scales)
         if image_shape[-1] != self.image_shape[-1]:
             raise ValueError(
                 f"image_shape must have {self.image_shape[-1]} channels, those of the model, got "
@@ -370,20 +344,3 @@ class ImageRealNVP(FlowModel):
             z, out = halve(z)
             scales.append(out)
         return [*scales, z]
-
-    def checked_image_shape(self, image_shape: Sequence[int]) -> tuple[int, int, int]:
-        """Makes a tuple of an image shape, or raises as `distribution_for` if it does not fit."""
-        image_shape = tuple(image_shape)
-        if len(image_shape) != 3:
-            raise ValueError(
-                f"image_shape must be (height, width, channels), got image_shape={image_shape!r}"
-            )
-        for size in image_shape:
-            check_positive_int("each size of image_shape", size)
-        divisor = 2 ** (self.num_scales - 1)
-        if any(size % divisor for size in image_shape[:2]):
-            raise ValueError(
-                f"height and width of image_shape must be multiples of {divisor} for "
-                f"num_scales={self.num_scales}, got image_shape={image_shape}"
-            )
-        return image_shape

@@ -1,6 +1,7 @@
 """The multiscale architecture of the image model, from data to latents."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import tensorflow_probability as tfp
@@ -12,6 +13,7 @@ from tfnvp.bijectors import (
     InvertibleConv1x1,
     Squeeze,
 )
+from tfnvp.checks import check_positive_int
 from tfnvp.graph.pure_layer import Traces
 from tfnvp.layers import InvertibleMatrix, ResidualNetwork, RunningMoments
 from tfnvp.masks import ChannelHalves, Checkerboard, Partition
@@ -88,3 +90,21 @@ class Multiscale:
             moments.build((None, None, None, changing))
             bijectors += [AffineCoupling(mask, network), BatchNormalization(mask, moments)]
         return bijectors
+
+
+def checked_image_shape(image_shape: Sequence[int], num_scales: int) -> tuple[int, int, int]:
+    """Makes a tuple of an image shape, or raises a ValueError where the scales do not divide it."""
+    image_shape = tuple(image_shape)
+    if len(image_shape) != 3:
+        raise ValueError(
+            f"image_shape must be (height, width, channels), got image_shape={image_shape!r}"
+        )
+    for size in image_shape:
+        check_positive_int("each size of image_shape", size)
+    divisor = 2 ** (num_scales - 1)
+    if any(size % divisor for size in image_shape[:2]):
+        raise ValueError(
+            f"height and width of image_shape must be multiples of {divisor} for "
+            f"num_scales={num_scales}, got image_shape={image_shape}"
+        )
+    return image_shape

@@ -25,13 +25,8 @@ from tfnvp.graph.shared_step import SharedStep
 from tfnvp.graph.strategies import check_strategy
 from tfnvp.models.condition import Condition
 from tfnvp.models.fresh_moments import MomentsStep, keep_moments_fresh, refresh, running_moments
-from tfnvp.models.host_checks import check_on_the_host
-from tfnvp.models.training_data import (
-    accepted,
-    has_labels,
-    weights_of_rows,
-    without_weightless,
-)
+from tfnvp.models.host_checks import check_on_the_host, named_fault
+from tfnvp.models.training_data import accepted, has_labels, weights_of_rows, without_weightless
 from tfnvp.models.worker_data import check_for_workers
 from tfnvp.shapes import at_least_one_row
 from tfnvp.types import TensorLike
@@ -290,8 +285,7 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
         Args:
             data: training data, as `fit` takes it, or a tuple of arrays: x, labels, weights. The
                 first batches are used, of arrays evenly spaced rows: at least 512 rows and 4
-                batches, where there are as many. Where no row counts, by its weight, the
-                averages stay.
+                batches, where there are as many. The averages stay where no row counts.
             batch_size: rows of a batch of arrays, as in training; 32 if it is None.
 
         Raises:
@@ -348,4 +342,5 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
                 check_on_the_host(self, name, given)
             if name == "fit" and not seen_to:
                 keep_moments_fresh(self, given)
-            return method(*bound.args, **bound.kwargs)
+            with named_fault(self, given):
+                return method(*bound.args, **bound.kwargs)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfnvp.bijectors import inverse_and_log_det
 from tfnvp.models import ImageRealNVP
+from tfnvp.models.multiscale import checked_image_shape
 from tfnvp.serving.faults import Faults, Tensors
 from tfnvp.serving.image_bytes import AnySize, decode_files
 from tfnvp.serving.inputs import require, rows, up_to_pixels
@@ -43,7 +44,7 @@ class ImageSignatures(NormalSignatures):
                     f"image_size must be (height, width), 'any' or None, got {image_size!r}"
                 )
             height, width = image_size
-            model.checked_image_shape((height, width, channels))
+            checked_image_shape((height, width, channels), model.num_scales)
         super().__init__(model, options, [height, width, channels])
         self._max_pixels, self._divisor = max_pixels, 2 ** (model.num_scales - 1)
         self.units = {
