@@ -33,7 +33,10 @@ def release(
         card["data"] = data
     preset = card["preset"]
     # It is not compiled, since the optimizer's state does not ship.
-    model = keras.models.load_model(run_dir / "model.keras", compile=False)
+    trained = keras.models.load_model(run_dir / "model.keras", compile=False)
+    # What trained in bfloat16 ships in float32: many machines emulate bfloat16, and are slow at it.
+    model = type(trained).from_config(trained.get_config() | {"dtype": "float32"})
+    model.set_weights(trained.get_weights())
     package.mkdir(exist_ok=True)
     with atomic_file.writing(package / f"{preset}.weights.h5") as weights:
         model.save_weights(weights)
@@ -41,7 +44,7 @@ def release(
     with atomic_file.writing(package / f"{preset}.json") as written:
         written.write_text(json.dumps(card, indent=2) + "\n")
     version = saved_models / preset / "1"
-    version.parent.mkdir(exist_ok=True)
+    version.parent.mkdir(parents=True, exist_ok=True)
     # A directory that holds something cannot be replaced in one step. The earlier version
     # therefore waits beside the new one, where the next release finds it if this one is killed.
     earlier = version.with_name(".earlier-1")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfnvp
 from train.release import release
@@ -74,3 +75,16 @@ def test_the_earlier_version_is_back_after_a_rename_that_fails(tmp_path, run, ol
         release(run, None, tmp_path / "weights", tmp_path / "saved_models")
     assert (old / "old").is_file()
     assert [path.name for path in old.parent.iterdir()] == ["1"]
+
+
+def test_what_trained_in_bfloat16_ships_in_float32(tmp_path, model, run):
+    """Many machines emulate bfloat16, and are slow at it."""
+    mixed = type(model).from_config(model.get_config() | {"dtype": "mixed_bfloat16"})
+    mixed.set_weights(model.get_weights())
+    mixed.save(run / "model.keras")
+    release(run, None, tmp_path / "weights", tmp_path / "saved_models")
+    served = tf.saved_model.load(str(tmp_path / "saved_models" / "digits" / "1"))
+    x = np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1)).astype("uint8")
+    scores = served.signatures["log_prob"](images=x)["log_prob"]
+    np.testing.assert_allclose(scores, model.log_prob(x), rtol=1e-5)
+    assert np.abs(mixed.log_prob(x) - model.log_prob(x)).max() > 1e-3
