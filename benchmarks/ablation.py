@@ -71,9 +71,7 @@ VARIANTS = {
         "alpha 0.05": {"overrides": {"alpha": 0.05}},
         "three scales of 24 filters": {"overrides": {"num_scales": 3, "filters": 24}},
         "one block of 48 filters": {"overrides": {"residual_blocks": 1, "filters": 48}},
-        "no L2": {"overrides": {"scale_l2": 0.0}},
         "batches of 16": {"batch_size": 16},
-        "twice the learning rate": {"learning_rate": 8e-3},
     },
 }
 
