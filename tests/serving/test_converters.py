@@ -17,13 +17,15 @@ from tfnvp.serving.convertible import convertible
 ROWS = 3
 SIGNATURES = ("log_prob", "encode", "decode")
 # Operations that converters lack, or that only training and TensorFlow's own loader have a use for.
-FOREIGN = {"Assert", "Log1p", "Expm1", "MatrixSetDiagV3", "PlaceholderWithDefault", "VarHandleOp"}
+FOREIGN = {"Assert", "Log1p", "Expm1", "MatrixSetDiagV3", "PlaceholderWithDefault", "UpperBound"}
+FOREIGN |= {"VarHandleOp"}
 
 MODELS = {
     "vectors": lambda tiny: tfnvp.VectorRealNVP(
         3, num_couplings=2, hidden_units=[4], num_classes=2, label_dropout=0.1, seed=1
     ),
     "images": lambda tiny: tiny((4, 4, 3), num_scales=2),
+    "equalized images": lambda tiny: tiny((4, 4, 1), equalized=True),
 }
 # By the name of an input: a value that its row cannot have.
 WRONG = {"images": 16, "label": 7, "vectors": np.inf, "latents": np.inf}

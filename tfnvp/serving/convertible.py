@@ -85,6 +85,11 @@ def _made_again(operation: tf.Operation, inputs: list[tf.Tensor]) -> list[tf.Ten
         return [tf.math.log(inputs[0] + 1)]
     if operation.type == "Expm1":
         return [tf.exp(inputs[0]) - 1]
+    # No other runtime has a binary search. The place of a value is how many bounds it reaches.
+    if operation.type == "UpperBound":
+        bounds, values = inputs
+        reached = values[..., tf.newaxis] >= bounds[:, tf.newaxis]
+        return [tf.reduce_sum(tf.cast(reached, tf.int32), axis=-1, keepdims=True)[..., 0]]
     # Names that begin so are TensorFlow's own, as those of gradients are.
     attributes = {k: v for k, v in operation.node_def.attr.items() if not k.startswith("_")}
     dropped = "keep_dims" in attributes and not attributes["keep_dims"].b
