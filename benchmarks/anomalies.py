@@ -95,6 +95,16 @@ def read(name, split, count):
     return np.concatenate(list(tfnvp.data.load(name, split, 100, shuffle=False)))[:count]
 
 
+def areas(usual, unusual):
+    """The area under the ROC curve of each score, of usual and of unusual images."""
+    found = {}
+    for name, scores in usual.items():
+        both = np.append(scores, unusual[name])
+        is_unusual = np.arange(len(both)) >= len(scores)
+        found[name] = round(roc_auc_score(is_unusual, both), 4)
+    return found
+
+
 def records(model, dataset, against, images, held_out):
     """Yields the record of each kind of unusual pictures."""
     held_out = read(dataset, "validation", held_out)
@@ -106,14 +116,9 @@ def records(model, dataset, against, images, held_out):
             unusual = CHANGES[name](usual, model.levels, np.random.default_rng(0))
         else:
             unusual = read(name, "test", images)
-        scores = detector.scores(unusual)
-        is_unusual = np.repeat([0, 1], [len(usual), len(unusual)])
-        areas = {
-            score: round(roc_auc_score(is_unusual, np.append(scored[score], scores[score])), 4)
-            for score in tfnvp.anomaly.SCORES
-        }
+        found = areas(scored, detector.scores(unusual))
         counts = {"usual": len(usual), "unusual": len(unusual), "held_out": len(held_out)}
-        yield {"dataset": dataset, "against": name, **areas, **counts}
+        yield {"dataset": dataset, "against": name, **found, **counts}
 
 
 def main():
