@@ -318,6 +318,8 @@ def test_bad_arguments_are_named(arguments, message):
         (lambda c: c.sample(3), "seeds must be a list of integers"),
         (lambda c: c.sample([2**63]), "seeds must be a list of integers"),
         (lambda c: c.sample([1], temperature=-1), "temperature must be a finite number"),
+        (lambda c: c.sample([1], temperature=1e39), "temperature must be a finite number"),
+        (lambda c: c.sample([1], labels=2**64 - 1), "labels must be integers of 64 bits"),
         (lambda c: c.sample([1], temperature=[1, 1]), "temperature must be a finite number"),
         (lambda c: c.log_prob(IMAGES, labels=[1, 2]), r"labels must be classes, integers \[3\]"),
         (lambda c: c.log_prob(IMAGES, labels=[[np.nan]]), "labels must be"),

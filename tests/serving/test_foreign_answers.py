@@ -1,11 +1,13 @@
 """The clients where somebody else answers than a server of exports."""
 
+import json
+import multiprocessing
 import time
 
 import numpy as np
 import pytest
 
-from tfnvp.serving import Client, ServingError
+from tfnvp.serving import Client, ServingError, by_rest, calls
 
 pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
 from helpers import serving_server
@@ -33,6 +35,22 @@ FOREIGN = {
     "nulls": (outputs(b'{"log_prob": [1.0, null, 3.0]}'), "must be numbers or texts"),
     "truths": (outputs(b'{"log_prob": [true, false, true]}'), "must be numbers, got dtype bool"),
     "NaN": (outputs(b'{"log_prob": [1.0, NaN, 3.0]}'), "row 1 is not finite"),
+    "beyond float32": (outputs(b'{"log_prob": [1e300, 2.0, 3.0]}'), "row 0 is not finite"),
+    # As an array of texts of one length it would take 400 GB.
+    "a long text of many": (
+        outputs(
+            b'{"log_prob": [1.0, 2.0, 3.0], "error": ["'
+            + b"x" * 10**6
+            + b'"'
+            + b', ""' * 10**5
+            + b"]}"
+        ),
+        "error must be 3 texts",
+    ),
+    "encoded twice": (
+        http(200, b"x", "Content-Encoding: gzip, gzip"),
+        "it is encoded more than once",
+    ),
     "errors that are none": (
         outputs(b'{"log_prob": [1.0, 2.0, 3.0], "error": [1, 2, 3]}'),
         "error",
@@ -89,6 +107,13 @@ def test_retry_after_is_kept_to_and_does_not_outlast_the_timeout():
     assert len(asked) == 1 and time.monotonic() - started < 4
 
 
+@pytest.mark.parametrize("told", ["Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "soon", "-1"])
+def test_a_retry_after_that_says_nothing_is_passed_over(told):
+    good = outputs(b'{"log_prob": [1.0, 2.0, 3.0]}')
+    with serving_server.raw(http(429, b"", f"Retry-After: {told}"), good) as (url, _):
+        np.testing.assert_array_equal(Client(url, "tiny").log_prob(IMAGES), [1, 2, 3])
+
+
 @KINDS
 def test_the_timeout_is_the_whole_calls_whatever_the_server_drips(kind):
     answer = outputs(b'{"log_prob": [1.0, 2.0, 3.0]}')
@@ -117,6 +142,38 @@ def test_a_small_answer_that_declares_a_huge_shape_takes_no_memory():
     tensor.tensor_shape.dim[0].size = -1
     with pytest.raises(ServingError, match="declares the shape"):
         by_grpc._outputs(response)
+    tensor.tensor_shape.dim[0].size = 1
+    tensor.tensor_shape.dim.extend([tensor.tensor_shape.dim[0]] * 99)
+    with pytest.raises(ServingError, match="declares a shape that no array has"):
+        by_grpc._outputs(response)
     tensor.dtype = 9
     with pytest.raises(ServingError, match="log_prob has the dtype 9 and not 1"):
         by_grpc._outputs(response)
+
+
+def test_an_output_without_its_name_is_known_by_its_numbers():
+    """A server sends a single output so; data of any event is no image."""
+    call = calls.decode(np.zeros([1, 2, 2, 3], "float32"), None)
+    for value, name in ((3, "images"), (0.5, "data")):
+        answer = json.dumps({"outputs": np.full([1, 2, 2, 3], value).tolist()}).encode()
+        assert list(by_rest._outputs(call, answer)) == [name]
+
+
+def test_no_rows_are_asked_for_by_a_row_that_any_model_answers():
+    """Without a mean, a temperature of 0 is a fault; and an empty list has no rows' size."""
+    assert calls.of_a_row(calls.sample([], 1.0, None)).inputs["temperature"] == [1]
+    assert calls.of_a_row(calls.encode([], None)) is None
+
+
+def test_a_client_goes_on_in_a_process_that_was_forked():
+    """Where the thread of its event loop is not."""
+    good = outputs(b'{"log_prob": [1.0, 2.0, 3.0]}')
+    with serving_server.raw(good, good) as (url, _):
+        client = Client(url, "tiny", timeout=20)
+        client.log_prob(IMAGES)
+        context = multiprocessing.get_context("fork")
+        answers = context.Queue()
+        child = context.Process(target=lambda: answers.put(client.log_prob(IMAGES).tolist()))
+        child.start()
+        assert answers.get(timeout=30) == [1, 2, 3]
+        child.join()

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from tfnvp import atomic_file
 from tfnvp.cli import app
+from tfnvp.serving import versions
 
 pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
 from google.protobuf import text_format
@@ -21,7 +23,7 @@ SHIPPED = Path(__file__).parents[2] / "serving" / "models.config"
 def room(tmp_path):
     """A directory with the shipped models.config, and models of versions 1, 2 and 3."""
     shutil.copy(SHIPPED, tmp_path / "models.config")
-    for name in ("digits", "cifar10_small"):
+    for name in ("digits", "cifar10_small", "mnist"):
         for version in ("1", "2", "3"):
             (tmp_path / "models" / name / version).mkdir(parents=True)
             (tmp_path / "models" / name / version / "saved_model.pb").touch()
@@ -121,3 +123,31 @@ def test_without_the_extra_the_command_says_so(room, monkeypatch):
     result = run(room, "rollback", "digits")
     assert result.exit_code == 2 and "the extra `serving` is needed" in result.output
     assert result.output.count("\n") == 1
+
+
+def test_edits_at_the_same_time_are_all_kept(room):
+    """Each waits for the one before."""
+    names = ("digits", "cifar10_small", "mnist")
+    places = (room / "models.config", room / "models")
+    for version in (2, 3) * 5:
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda name, v=version: versions.promote(*places, name, v), names))
+        assert [served(room, name)[0]["stable"] for name in names] == [version] * 3
+
+
+def test_the_file_keeps_its_mode(room):
+    """A server that runs as another user goes on reading it."""
+    (room / "models.config").chmod(0o640)
+    run(room, "promote", "digits", "2")
+    assert (room / "models.config").stat().st_mode & 0o777 == 0o640
+
+
+def test_labels_of_versions_that_are_gone_are_taken_away(room):
+    shutil.rmtree(room / "models" / "digits" / "1")
+    run(room, "promote", "digits", "2")
+    assert served(room) == ({"stable": 2}, [2])
+
+
+def test_the_label_of_rollback_is_not_given_by_hand(room):
+    result = run(room, "promote", "digits", "2", "--label", "previous")
+    assert result.exit_code == 2 and "must be another than previous" in result.output

@@ -1,5 +1,6 @@
 """Calls by gRPC, with and without an event loop."""
 
+import asyncio
 import math
 from types import ModuleType
 from typing import Any
@@ -84,6 +85,8 @@ class Grpc(_Stub):
             response = stub.Predict(request, timeout=timeout, metadata=self._metadata)
         except self._grpc.RpcError as error:
             raise self._error(error) from error
+        except ValueError as error:  # gRPC says so of a channel that is closed.
+            raise ServingError("CANCELLED", str(error)) from error
         return _outputs(response)
 
     def close(self) -> None:
@@ -95,6 +98,8 @@ class Grpc(_Stub):
 class AsyncGrpc(_Stub):
     """Calls by gRPC in the caller's event loop."""
 
+    _is_closed = False
+
     async def predict(self, call: Call, timeout: float) -> Arrays:
         """Calls a signature, at most for `timeout` seconds."""
         stub, request = self._connected(self._grpc.aio), self._request_of(call)
@@ -102,10 +107,15 @@ class AsyncGrpc(_Stub):
             response = await stub.Predict(request, timeout=timeout, metadata=self._metadata)
         except self._grpc.RpcError as error:
             raise self._error(error) from error
+        except asyncio.CancelledError as error:
+            if not self._is_closed:
+                raise  # The caller's own task was cancelled.
+            raise ServingError("CANCELLED", "the client is closed") from error
         return _outputs(response)
 
     async def close(self) -> None:
         """Closes the channel."""
+        self._is_closed = True
         if self._channel is not None:
             await self._channel.close()
 
@@ -137,6 +147,10 @@ def _array(name: str, tensor: Any) -> np.ndarray:
         content, count = None, len(values)
     if tensor.tensor_shape.unknown_rank or min(shape, default=0) < 0 or count != math.prod(shape):
         raise foreign(f"{name} declares the shape {shape} and holds {count:g} values")
+    try:
+        np.broadcast_to(0, shape)
+    except ValueError as error:
+        raise foreign(f"{name} declares a shape that no array has: {error}") from error
     if content is not None:
         return np.frombuffer(content, dtype).reshape(shape)
     if dtype == np.uint8:

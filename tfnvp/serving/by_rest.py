@@ -6,6 +6,8 @@ import contextlib
 import datetime
 import email.utils
 import json
+import os
+import ssl
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -59,7 +61,17 @@ class AsyncRest:
             raise ServingError("DEADLINE_EXCEEDED", f"no answer in {timeout:.3g} s") from error
         except self._httpx.DecodingError as error:
             raise foreign(str(error)) from error
-        except (self._httpx.HTTPError, self._httpx.InvalidURL, self._httpx.StreamError) as error:
+        except RuntimeError as error:
+            if self._client is None or not self._client.is_closed:
+                raise
+            raise ServingError("CANCELLED", "the client is closed") from error
+        # httpx lets errors of TLS through that come after the handshake.
+        except (
+            self._httpx.HTTPError,
+            self._httpx.InvalidURL,
+            self._httpx.StreamError,
+            ssl.SSLError,
+        ) as error:
             reason = str(error) or type(error).__name__
             message = f"{self._place.rest_url}: {reason}"
             raise ServingError("UNAVAILABLE", message, again=True) from error
@@ -78,6 +90,8 @@ class AsyncRest:
         }
         request = self._client.stream("POST", self._place.rest_url, content=body, headers=headers)
         async with request as response:
+            if "," in response.headers.get("content-encoding", ""):
+                raise foreign("it is encoded more than once, which no limit on its length holds")
             read = bytearray()
             async for piece in response.aiter_bytes():
                 read += piece
@@ -99,11 +113,14 @@ class Rest:
     """
 
     def __init__(self, place: Place) -> None:
-        self._rest = AsyncRest(place)
+        self._place, self._rest, self._process = place, AsyncRest(place), os.getpid()
         self._loop, self._lock = None, threading.Lock()
 
     def predict(self, call: Call, timeout: float) -> Arrays:
         """Calls a signature, at most for `timeout` seconds."""
+        if self._process != os.getpid():
+            # A fork takes neither the thread along nor, for two to use, the connections.
+            self.__init__(self._place)
         return self._run(self._rest.predict(call, timeout))
 
     def close(self) -> None:
@@ -143,7 +160,8 @@ def _outputs(call: Call, answer: bytes) -> Arrays:
     outputs = parsed.get("outputs") if isinstance(parsed, dict) else None
     if isinstance(outputs, list):
         array = _array("outputs", outputs)
-        name = call.output or ("vectors" if array.ndim == 2 else "images")
+        image = array.ndim == 4 and array.dtype.kind in "iu"
+        name = call.output or ("images" if image else "vectors" if array.ndim == 2 else "data")
         return {name: array}
     if not isinstance(outputs, dict):
         raise foreign(f"it has no outputs: {_start(answer)}")
@@ -151,9 +169,14 @@ def _outputs(call: Call, answer: bytes) -> Arrays:
 
 
 def _array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, list) and value and all(isinstance(x, str) for x in value):
+        # An array of texts takes for each of them as much as the longest one needs.
+        texts = np.empty(len(value), object)
+        texts[:] = value
+        return texts
     try:
         array = np.asarray(value)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, MemoryError) as error:
         raise foreign(f"{name} is no array") from error
     # An object would be what JSON calls null or an object, or an integer of any size.
     if array.dtype == object:
@@ -190,11 +213,11 @@ def _wait(told: str | None) -> float:
     """The seconds of a header Retry-After, which has a number or a date; 0 where it has neither."""
     if told is None:
         return 0.0
-    if told.strip().isdigit():
+    if told.isascii() and told.strip().isdigit():
         return float(told)
     try:
         date = email.utils.parsedate_to_datetime(told)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     if date.tzinfo is None:
         date = date.replace(tzinfo=datetime.UTC)

@@ -79,11 +79,13 @@ class Call:
             if not np.all((x >= 0) & (x <= 255) & (x == np.floor(x))):
                 raise foreign("images must be integers of 0 to 255")
             return x.astype(np.uint8), errors
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32)
         finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
         for row in np.flatnonzero(~finite):
             if int(row) not in errors:
                 raise foreign(f"{name} of row {row} is not finite, and there is no error of it")
-        return x.astype(np.float32), errors
+        return x, errors
 
     def joined(self, parts: Sequence[tuple[np.ndarray, dict[int, str]]]) -> np.ndarray:
         """The answer to the call, of the answers to its parts.
@@ -158,7 +160,9 @@ def sample(seeds: ArrayLike, temperature: ArrayLike, labels: ArrayLike | None) -
         )
     factors = _array("temperature", temperature)
     fits = factors.dtype.kind in "fiu" and factors.shape in ((), given.shape)
-    if not fits or not np.all((factors >= 0) & np.isfinite(factors)):
+    with np.errstate(over="ignore"):
+        fits = fits and np.all((factors >= 0) & np.isfinite(factors.astype(np.float32)))
+    if not fits:
         raise ValueError(
             "temperature must be a finite number of 0 or more, or one for each seed, got "
             f"temperature={temperature!r}"
@@ -177,7 +181,12 @@ def of_a_row(call: Call) -> Call | None:
     """
     if len(call) or (call.output is not None and call.row_shape is not None):
         return None
+    if any(0 in x.shape[1:] for x in call.inputs.values()):
+        return None  # An empty list tells nothing of its rows.
     inputs = {name: np.zeros((1, *x.shape[1:]), x.dtype) for name, x in call.inputs.items()}
+    if "temperature" in inputs:
+        # Some models have no mean, which a temperature of 0 asks for.
+        inputs["temperature"] += 1
     return Call(call.signature, inputs, call.output, call.row_shape)
 
 
@@ -271,6 +280,8 @@ def _labelled(inputs: Arrays, labels: ArrayLike | None) -> Arrays:
         return inputs
     rows = len(next(iter(inputs.values())))
     array = _array("labels", labels)
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"labels must be integers of 64 bits, got {array.max()}")
     if array.dtype.kind in "iu" and array.shape in ((), (rows,)):
         return {**inputs, "label": np.broadcast_to(array.astype(np.int64), (rows,))}
     if array.dtype.kind == "f" and array.ndim and array.shape[:-1] in ((), (rows,)):

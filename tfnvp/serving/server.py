@@ -225,8 +225,14 @@ def _array(name: str, value: Any, dtype: int) -> np.ndarray:
         fits = array.dtype.kind in ("iu" if wanted.is_integer else "iuf") or not array.size
         if fits and wanted.is_integer and array.size:
             fits = wanted.min <= array.min() and array.max() <= wanted.max
-    except (ValueError, TypeError, OverflowError, binascii.Error) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, binascii.Error) as error:
         raise Refused("INVALID_ARGUMENT", f"{name} is no array: {one_line(error)}") from error
+    if not fits and wanted.is_integer and array.dtype.kind in "iu":
+        span = f"{wanted.min} to {wanted.max}"
+        message = (
+            f"{name} must be numbers of {wanted.name}, {span}, got {array.min()} to {array.max()}"
+        )
+        raise Refused("INVALID_ARGUMENT", message)
     if not fits:
         message = f"{name} must be numbers of {wanted.name}, got dtype {array.dtype}"
         raise Refused("INVALID_ARGUMENT", message)

@@ -1,6 +1,9 @@
 """Which versions a server has under which labels: its models.config, edited whole or not at all."""
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ def promote(
     """Gives a label to a version, which a server then loads and keeps.
 
     All labelled versions are named in the policy `specific`, so that no later export pushes one of
-    them out. The version that was `stable` gets the label `previous`, for `rollback`.
+    them out. The version that was `stable` gets the label `previous`, for `rollback`. Labels of
+    versions that are no longer there are taken away.
 
     Args:
         config: the file models.config that the server reads.
@@ -40,13 +44,14 @@ def promote(
     """
     if not is_text(label) or set(label) & set("/:"):
         raise ValueError(f"label must be a text without / and :, got label={label!r}")
-    edited = _Config(config, models, name)
-    before = edited.labels.get(label)
-    edited.check(version)
-    if label == STABLE and before not in (None, version):
-        edited.labels[PREVIOUS] = before
-    edited.labels[label] = version
-    edited.write()
+    if label == PREVIOUS:
+        raise ValueError(f"label must be another than {PREVIOUS}, which is where rollback goes to")
+    with _edited(config, models, name) as edited:
+        before = edited.labels.get(label)
+        edited.check(version)
+        if label == STABLE and before not in (None, version):
+            edited.labels[PREVIOUS] = before
+        edited.labels[label] = version
     return before
 
 
@@ -58,16 +63,30 @@ def rollback(config: str | os.PathLike, models: str | os.PathLike, name: str) ->
     Returns:
         The version that was `stable`, and the one that is now.
     """
-    edited = _Config(config, models, name)
-    if not {STABLE, PREVIOUS} <= set(edited.labels):
-        raise ValueError(
-            f"{config} has no version of {name} to go back to: tfnvp promote has moved none"
-        )
-    now, before = edited.labels[PREVIOUS], edited.labels[STABLE]
-    edited.check(now)
-    edited.labels[STABLE], edited.labels[PREVIOUS] = now, before
-    edited.write()
+    with _edited(config, models, name) as edited:
+        if not {STABLE, PREVIOUS} <= set(edited.labels):
+            raise ValueError(
+                f"{config} has no version of {name} to go back to: tfnvp promote has moved none"
+            )
+        now, before = edited.labels[PREVIOUS], edited.labels[STABLE]
+        edited.check(now)
+        edited.labels[STABLE], edited.labels[PREVIOUS] = now, before
     return before, now
+
+
+@contextlib.contextmanager
+def _edited(config: str | os.PathLike, models: str | os.PathLike, name: str) -> Iterator["_Config"]:
+    """Gives a configuration, and writes it where the block ends well; others wait meanwhile."""
+    import fcntl  # Windows has none, and nothing else here needs it.
+
+    directory = os.open(Path(config).resolve().parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        edited = _Config(config, models, name)
+        yield edited
+        edited.write()
+    finally:
+        os.close(directory)
 
 
 class _Config:
@@ -104,19 +123,25 @@ class _Config:
 
     def check(self, version: int) -> None:
         """Raises a ValueError unless a version's directory holds a SavedModel."""
-        if not (self._versions / str(version) / "saved_model.pb").is_file():
+        if not self._is_there(version):
             there = [path.parent.name for path in self._versions.glob("*/saved_model.pb")]
             has = ", ".join(sorted(there)) or "none"
             raise ValueError(f"version {version} is not in {self._versions}, which has: {has}")
 
+    def _is_there(self, version: int) -> bool:
+        return (self._versions / str(version) / "saved_model.pb").is_file()
+
     def write(self) -> None:
         """Writes the file, with the labelled versions for those that are loaded."""
+        labels = {label: x for label, x in self.labels.items() if self._is_there(x)}
         kept: Any = self._model.version_labels
         kept.clear()
-        kept.update(self.labels)
+        kept.update(labels)
         self._model.model_version_policy.Clear()
-        versions = sorted(set(self.labels.values()))
+        versions = sorted(set(labels.values()))
         self._model.model_version_policy.specific.versions.extend(versions)
         with atomic_file.writing(self._path) as written:
             text = self._comment + self._format.MessageToString(self._config)
             written.write_text(text, encoding="utf-8")
+            # The server may run as another user.
+            shutil.copymode(self._path, written)
