@@ -51,7 +51,8 @@ def run(digit, minutes, seed):
     detector = tfnvp.anomaly.Detector(model, held_out[:IMAGES])
     return {
         "benchmark": "left_out",
-        "digit": digit,
+        "model": f"mnist without {digit}",
+        "against": str(digit),
         "minutes": minutes,
         "seed": seed,
         "images_seen": schedule.steps * recipe.batch_size,

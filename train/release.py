@@ -34,7 +34,7 @@ def release(
     preset = card["preset"]
     # It is not compiled, since the optimizer's state does not ship.
     trained = keras.models.load_model(run_dir / "model.keras", compile=False)
-    # What trained in bfloat16 ships in float32: many machines emulate bfloat16, and are slow at it.
+    # A model trained in bfloat16 ships in float32, since many machines emulate bfloat16, slowly.
     model = type(trained).from_config(trained.get_config() | {"dtype": "float32"})
     model.set_weights(trained.get_weights())
     package.mkdir(exist_ok=True)
