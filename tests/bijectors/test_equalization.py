@@ -10,8 +10,8 @@ from tfnvp.bijectors import Equalization
 from tfnvp.layers import IntensityHistogram
 
 
-def _equalization(*counts, dtype="float64"):
-    histogram = IntensityHistogram(len(counts), spread=1e-9, dtype=dtype)
+def _equalization(*counts):
+    histogram = IntensityHistogram(len(counts), spread=1e-9, dtype="float64")
     histogram.build(())
     histogram.take(np.array(counts))
     return Equalization(histogram)

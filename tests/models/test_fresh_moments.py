@@ -71,6 +71,22 @@ def test_a_drift_is_warned_of_where_running_averages_are_kept(fast):
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_drift_of_a_conditional_model_is_that_of_its_labels(randomize):
+    """They are classes, as `log_prob` takes them."""
+    sizes = {"num_scales": 1, "filters": 4, "residual_blocks": 1, "levels": 16}
+    model = randomize(FewCouplings((4, 4, 2), **sizes, num_classes=3))
+    model.compile(optimizer="sgd")
+    x = np.random.default_rng(0).integers(0, 16, size=(12, 4, 4, 2)).astype("uint8")
+    labels = np.arange(12) % 3
+    drift = tfnvp.callbacks.WarnOfDrift(x, labels, limit=1e9)
+    drift.set_model(model)
+    drift.on_epoch_end(0)
+    far = drift.drift
+    model.refresh_moments((x, labels), batch_size=12)
+    drift.on_epoch_end(1)
+    assert abs(far) > 0.1 > abs(drift.drift)
+
+
 def test_bad_limits_of_a_drift_are_refused(refuses):
     refuses(tfnvp.callbacks.WarnOfDrift, ROWS, limit=0, match="limit must be above 0")
 

@@ -212,7 +212,7 @@ def test_arrays_are_shuffled_anew_each_epoch():
 
 @pytest.mark.parametrize("kind", ["array", "data set", "validation"])
 def test_a_cancelled_step_ends_with_what_failed_another_replica(monkeypatch, refuses, kind):
-    """Of two replicas the one that is cancelled may report first."""
+    """The one of two replicas that is cancelled may report first."""
     model = tfnvp.VectorRealNVP(3, num_couplings=2, hidden_units=(4,))
     model.compile(optimizer="sgd")
     good = np.zeros((40, 3), "float32")

@@ -1,5 +1,8 @@
 """Recipes name data and architecture that fit together."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 import tfnvp
@@ -45,6 +48,16 @@ def test_recipes_of_the_paper_are_as_published(name):
     assert published.paper_bits_per_dim == PAPER[name]
     shape = tfnvp.data.info(name).image_shape
     assert tfnvp.presets.get(published.preset)["image_shape"] == shape
+
+
+def test_equalized_models_have_counted_the_training_images():
+    small = {"num_scales": 1, "filters": 2, "equalized": True}
+    recipe = dataclasses.replace(recipes.get("digits"), overrides=small)
+    images = np.concatenate(list(recipe.load("train", 100, shuffle=False)))
+    shares = np.bincount(images.ravel(), minlength=17) / images.size
+    histogram = recipe.model().histogram
+    spread = histogram.spread
+    np.testing.assert_allclose(histogram(()), (1 - spread) * shares + spread / 17, rtol=1e-4)
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
