@@ -1,8 +1,11 @@
 """The clients against a small server by gRPC, and `tfnvp serve` by REST."""
 
 import asyncio
+import contextlib
+import socket
 import ssl
 import subprocess
+import threading
 import time
 from concurrent import futures
 
@@ -11,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import tfnvp
-from tfnvp.serving import Client, ServingError, calls
+from tfnvp.serving import AsyncClient, Client, ServingError, calls
 
 pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
 import grpc
@@ -170,6 +173,35 @@ def test_the_deadline_ends_a_call(url, server, kind, monkeypatch):
     with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
         kind(url, "tiny", timeout=0.3).log_prob(IMAGES, 1)
     assert time.monotonic() - started < 1.2
+    # The time is that of all requests together, and is what the message tells.
+    monkeypatch.setattr(server, "slow", 0.5)
+    monkeypatch.setattr(calls, "MOST_ROWS", 1)
+    with pytest.raises(ServingError, match=r"DEADLINE_EXCEEDED: no answer in 1.25 s"):
+        kind(url, "tiny", timeout=1.25).log_prob(IMAGES, 1)
+
+
+def test_a_client_that_is_closed_in_a_call_ends_it(url, server, monkeypatch):
+    monkeypatch.setattr(server, "slow", 2)
+    client = Blocking(url, "tiny")
+    closing = threading.Timer(0.5, client.close)
+    closing.start()
+    with pytest.raises(ServingError, match="CANCELLED"):
+        client.log_prob(IMAGES, 1)
+    closing.join()
+
+
+def test_an_async_client_that_is_closed_in_a_call_ends_it(url, server, monkeypatch):
+    monkeypatch.setattr(server, "slow", 2)
+
+    async def close_in_a_call():
+        client = AsyncClient(url, "tiny", timeout=60)
+        asked = asyncio.create_task(client.log_prob(IMAGES, 1))
+        await asyncio.sleep(0.5)
+        await client.close()
+        await asked
+
+    with pytest.raises(ServingError, match="CANCELLED"):
+        asyncio.run(close_in_a_call())
 
 
 def test_versions_and_labels_are_asked_for(url, server):
@@ -187,6 +219,14 @@ def test_no_server_is_unavailable(url, kind):
     with pytest.raises(ServingError, match="UNAVAILABLE") as caught:
         kind(url, "tiny", timeout=2, retries=1).log_prob(IMAGES)
     assert caught.value.__cause__ is not None
+
+
+@KINDS
+@pytest.mark.parametrize("proxy", ["foo://127.0.0.1:1", "socks5://127.0.0.1:1", "http://[::1"])
+def test_a_proxy_that_is_none_is_named(proxy, kind, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ServingError, match=r"UNAVAILABLE: the proxy of ALL_PROXY, .* used"):
+        kind("http://127.0.0.1:1", "tiny", retries=0).log_prob(IMAGES)
 
 
 # TLS.
@@ -215,6 +255,28 @@ def test_https_is_checked_against_the_ssl_context(server, certificate, kind):
         with pytest.raises(ServingError, match=r"UNAVAILABLE.*certificate verify failed"):
             kind(url, "tiny", retries=0).log_prob(IMAGES, 1)
         assert kind(url, "tiny", ssl_context=context).log_prob(IMAGES, 1).shape == (3,)
+
+
+@KINDS
+def test_a_connection_that_breaks_after_the_handshake_is_unavailable(certificate, kind):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        connection = context.wrap_socket(listening.accept()[0], server_side=True)
+        connection.recv(1)
+        plain = socket.socket(fileno=connection.detach())
+        with plain, contextlib.suppress(OSError):
+            plain.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while plain.recv(65536):  # What is closed unread resets the connection.
+                pass
+
+    threading.Thread(target=answer, daemon=True).start()
+    trusted = ssl.create_default_context(cafile=certificate[0])
+    url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+    with listening, pytest.raises(ServingError, match=r"UNAVAILABLE.*SSL"):
+        kind(url, "tiny", ssl_context=trusted, retries=0).log_prob(IMAGES, 1)
 
 
 @KINDS
@@ -284,6 +346,12 @@ def test_headers_are_sent_by_rest():
         ({"headers": {"a": "x\r\nb: y"}}, r"headers must be .*, got \['a'\]$"),
         ({"headers": {"a": "é"}}, "headers must be"),
         ({"headers": [("a", "b")]}, "headers must be .*, got list$"),
+        ({"headers": {"a": "b "}}, r"headers must be .*, got \['a'\]$"),
+        ({"headers": {"Content-Length": "1", "a": "b"}}, r"headers must leave .*, got \['Con"),
+        ({"headers": {"A-Bin": "b"}, "url": "grpc://host:1"}, r"must leave .*, got \['A-Bin'\]$"),
+        ({"headers": {"grpc-timeout": "1"}, "url": "grpc://host:1"}, "headers must leave"),
+        ({"url": "http://xn--:1"}, "url must be of a host, got 'http://xn--:1'"),
+        ({"url": "http://☃:1"}, "url must be of a host"),
         ({"credentials": 1}, "credentials are of grpcs"),
         ({"credentials": 1, "url": "grpcs://host:1"}, "credentials must be grpc.Ch.*, got int"),
         ({"ssl_context": 1}, "ssl_context is of https"),

@@ -143,8 +143,14 @@ def test_the_file_keeps_its_mode(room):
 
 
 def test_labels_of_versions_that_are_gone_are_taken_away(room):
+    run(room, "promote", "digits", "3", "--label", "canary")
+    shutil.rmtree(room / "models" / "digits" / "3")
+    result = run(room, "promote", "digits", "2")
+    assert "the label canary is taken away, for version 3 is gone" in result.output
+    assert served(room) == ({"previous": 1, "stable": 2}, [1, 2])
     shutil.rmtree(room / "models" / "digits" / "1")
-    run(room, "promote", "digits", "2")
+    moved = versions.promote(room / "models.config", room / "models", "digits", 2)
+    assert moved == (2, 2, {"previous": 1})
     assert served(room) == ({"stable": 2}, [2])
 
 

@@ -27,8 +27,7 @@ def promote(
 
     Example: tfnvp promote digits 2 --label canary
     """
-    before = versions.promote(config, models, name, version, label)
-    print(f"{name}: {label} is version {version}, before it was {before or 'none'}")
+    _tell(name, label, versions.promote(config, models, name, version, label))
 
 
 def rollback(name: Name, config: Config = _CONFIG, models: Models = _MODELS) -> None:
@@ -36,5 +35,10 @@ def rollback(name: Name, config: Config = _CONFIG, models: Models = _MODELS) -> 
 
     Example: tfnvp rollback digits
     """
-    before, now = versions.rollback(config, models, name)
-    print(f"{name}: stable is version {now}, before it was {before}")
+    _tell(name, versions.STABLE, versions.rollback(config, models, name))
+
+
+def _tell(name: str, label: str, moved: versions.Moved) -> None:
+    print(f"{name}: {label} is version {moved.version}, before it was {moved.before or 'none'}")
+    for other, version in moved.gone.items():
+        print(f"{name}: the label {other} is taken away, for version {version} is gone")

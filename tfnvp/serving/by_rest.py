@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import concurrent.futures
 import contextlib
 import datetime
 import email.utils
@@ -48,12 +49,18 @@ class AsyncRest:
             import httpx
         except ImportError as missing:
             raise ImportError(f"http:// needs httpx: {EXTRA}") from missing
+        try:
+            # The name of a host is read here, so that one that is none is not first seen by a call.
+            httpx.URL(place.rest_url).host  # noqa: B018
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ValueError(f"url must be of a host, got {place.url!r}: {error}") from error
         self._httpx, self._place, self._client = httpx, place, None
 
     async def predict(self, call: Call, timeout: float) -> Arrays:
         """Calls a signature; the time is that of all, from the connection to the last byte."""
         columns = {name: _as_json(value) for name, value in call.inputs.items()}
         body = json.dumps({"signature_name": call.signature, "inputs": columns}).encode()
+        self._connect()
         try:
             async with asyncio.timeout(timeout):
                 status, headers, answer = await self._post(body)
@@ -66,12 +73,7 @@ class AsyncRest:
                 raise
             raise ServingError("CANCELLED", "the client is closed") from error
         # httpx lets errors of TLS through that come after the handshake.
-        except (
-            self._httpx.HTTPError,
-            self._httpx.InvalidURL,
-            self._httpx.StreamError,
-            ssl.SSLError,
-        ) as error:
+        except (self._httpx.HTTPError, self._httpx.StreamError, ssl.SSLError) as error:
             reason = str(error) or type(error).__name__
             message = f"{self._place.rest_url}: {reason}"
             raise ServingError("UNAVAILABLE", message, again=True) from error
@@ -79,10 +81,18 @@ class AsyncRest:
             raise _refusal(status, headers, answer)
         return _outputs(call, answer)
 
-    async def _post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        if self._client is None:
-            tls = {"verify": self._place.ssl_context} if self._place.ssl_context else {}
+    def _connect(self) -> None:
+        if self._client is not None:
+            return
+        tls = {"verify": self._place.ssl_context} if self._place.ssl_context else {}
+        try:
             self._client = self._httpx.AsyncClient(timeout=None, follow_redirects=False, **tls)
+        except (ImportError, ValueError, self._httpx.InvalidURL) as error:
+            # Nothing else of the client can be wrong that is read here, and not before.
+            message = f"the proxy of ALL_PROXY, HTTP_PROXY or HTTPS_PROXY cannot be used: {error}"
+            raise ServingError("UNAVAILABLE", message) from error
+
+    async def _post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         headers = {
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
@@ -121,16 +131,28 @@ class Rest:
         if self._process != os.getpid():
             # A fork takes neither the thread along nor, for two to use, the connections.
             self.__init__(self._place)
-        return self._run(self._rest.predict(call, timeout))
+        try:
+            return self._run(self._rest.predict(call, timeout))
+        except concurrent.futures.CancelledError as error:
+            raise ServingError("CANCELLED", "the client is closed") from error
 
     def close(self) -> None:
-        """Closes the connections, and ends the thread."""
-        if self._loop is not None:
-            self._run(self._rest.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        """Closes the connections, and ends the thread and the calls of other threads."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
             self._thread.join()
-            self._loop.close()
-            self._loop = None
+            loop.close()
+
+    async def _end(self) -> None:
+        # A call would be waited for in vain once the loop has stopped.
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ServingError):
+                await task
+        await self._rest.close()
 
     def _run(self, coroutine: Coroutine) -> Any:
         with self._lock:
@@ -138,7 +160,7 @@ class Rest:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
                 self._thread.start()
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         finally:

@@ -210,8 +210,11 @@ class Patience:
         """
         left = self._end - time.monotonic()
         if left <= 0:
-            raise ServingError("DEADLINE_EXCEEDED", f"no answer in {self._timeout:.3g} s")
+            raise self._late()
         return left
+
+    def _late(self) -> ServingError:
+        return ServingError("DEADLINE_EXCEEDED", f"no answer in {self._timeout:.3g} s")
 
     def pause(self, error: ServingError) -> float:
         """The seconds to wait before the next try.
@@ -219,6 +222,9 @@ class Patience:
         Raises:
             ServingError: the error that is given, if there is to be no other try.
         """
+        if error.code == "DEADLINE_EXCEEDED" and time.monotonic() >= self._end:
+            # The transport knows only what was left of the time.
+            raise self._late() from error
         # Pauses are random, so that clients do not all come back at once.
         pause = _FIRST_PAUSE * 2**self._tries * random.uniform(0.5, 1.0)
         pause = max(pause, error.wait)

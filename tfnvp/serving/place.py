@@ -12,6 +12,11 @@ Version = int | str | None
 
 EXTRA = "the extra `serving` is needed: pip install '.[serving]' in tfnvp's checkout"
 
+# With others of these a request or its answer could not be read.
+_GRPC_SETS = {"content-type", "te", "user-agent"}
+_HTTP_SETS = {"accept-encoding", "connection", "content-encoding", "content-length", "content-type"}
+_HTTP_SETS |= {"expect", "te", "trailer", "transfer-encoding", "upgrade"}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -53,7 +58,12 @@ class Place:
         if not isinstance(headers, Mapping) or not all(map(_is_header, headers.items())):
             # Values may be secret.
             got = list(headers) if isinstance(headers, Mapping) else type(headers).__name__
-            raise ValueError(f"headers must be ASCII texts by names without spaces, got {got}")
+            raise ValueError(
+                "headers must be ASCII texts, without spaces around them, by names without spaces, "
+                f"got {got}"
+            )
+        if taken := [name for name in headers if _is_taken(name.lower(), self.by_grpc)]:
+            raise ValueError(f"headers must leave to the client what it sets itself, got {taken}")
         if self.credentials is not None and parts.scheme != "grpcs":
             raise ValueError(f"credentials are of grpcs://, got url={self.url!r}")
         if self.ssl_context is not None and parts.scheme != "https":
@@ -98,5 +108,14 @@ def _is_header(pair: tuple[Any, Any]) -> bool:
     name, value = pair
     texts = isinstance(name, str) and isinstance(value, str)
     return texts and bool(
-        re.fullmatch(r"[\w.-]+", name, re.ASCII) and re.fullmatch("[ -~]*", value)
+        re.fullmatch(r"[\w.-]+", name, re.ASCII)
+        and re.fullmatch("[ -~]*", value)
+        and value == value.strip()
     )
+
+
+def _is_taken(name: str, by_grpc: bool) -> bool:
+    """Whether a header is the connection's own, or one of gRPC's whose value is no text."""
+    if by_grpc:
+        return name in _GRPC_SETS or name.startswith("grpc-") or name.endswith("-bin")
+    return name in _HTTP_SETS

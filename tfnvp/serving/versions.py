@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfnvp import atomic_file
 from tfnvp.checks import one_line
@@ -14,13 +14,27 @@ from tfnvp.serving.place import EXTRA, is_text
 STABLE, PREVIOUS = "stable", "previous"
 
 
+class Moved(NamedTuple):
+    """What was changed by the move of a label.
+
+    Attributes:
+        version: the version that has the label now.
+        before: the one that had it before; None if none had.
+        gone: the labels that were taken away, with their versions, which are no longer there.
+    """
+
+    version: int
+    before: int | None
+    gone: dict[str, int]
+
+
 def promote(
     config: str | os.PathLike,
     models: str | os.PathLike,
     name: str,
     version: int,
     label: str = STABLE,
-) -> int | None:
+) -> Moved:
     """Gives a label to a version, which a server then loads and keeps.
 
     All labelled versions are named in the policy `specific`, so that no later export pushes one of
@@ -35,7 +49,7 @@ def promote(
         label: the label that clients ask for.
 
     Returns:
-        The version that had the label before; None if none had.
+        The version, the one that had the label before, and the labels that were taken away.
 
     Raises:
         ValueError: for a file that is no configuration, or has no such model, or a version that is
@@ -52,16 +66,17 @@ def promote(
         if label == STABLE and before not in (None, version):
             edited.labels[PREVIOUS] = before
         edited.labels[label] = version
-    return before
+        gone = edited.take_away_gone()
+    return Moved(version, before, gone)
 
 
-def rollback(config: str | os.PathLike, models: str | os.PathLike, name: str) -> tuple[int, int]:
+def rollback(config: str | os.PathLike, models: str | os.PathLike, name: str) -> Moved:
     """Makes the version `stable` again that was so before; a second call takes that back.
 
     Arguments and errors are those of `promote`.
 
     Returns:
-        The version that was `stable`, and the one that is now.
+        The version that is `stable` now, the one that was, and the labels that were taken away.
     """
     with _edited(config, models, name) as edited:
         if not {STABLE, PREVIOUS} <= set(edited.labels):
@@ -71,7 +86,8 @@ def rollback(config: str | os.PathLike, models: str | os.PathLike, name: str) ->
         now, before = edited.labels[PREVIOUS], edited.labels[STABLE]
         edited.check(now)
         edited.labels[STABLE], edited.labels[PREVIOUS] = now, before
-    return before, now
+        gone = edited.take_away_gone()
+    return Moved(now, before, gone)
 
 
 @contextlib.contextmanager
@@ -131,14 +147,19 @@ class _Config:
     def _is_there(self, version: int) -> bool:
         return (self._versions / str(version) / "saved_model.pb").is_file()
 
+    def take_away_gone(self) -> dict[str, int]:
+        """Takes away, and returns, the labels of versions that are no longer there."""
+        gone = {label: x for label, x in self.labels.items() if not self._is_there(x)}
+        self.labels = {label: x for label, x in self.labels.items() if label not in gone}
+        return gone
+
     def write(self) -> None:
         """Writes the file, with the labelled versions for those that are loaded."""
-        labels = {label: x for label, x in self.labels.items() if self._is_there(x)}
         kept: Any = self._model.version_labels
         kept.clear()
-        kept.update(labels)
+        kept.update(self.labels)
         self._model.model_version_policy.Clear()
-        versions = sorted(set(labels.values()))
+        versions = sorted(set(self.labels.values()))
         self._model.model_version_policy.specific.versions.extend(versions)
         with atomic_file.writing(self._path) as written:
             text = self._comment + self._format.MessageToString(self._config)
