@@ -9,10 +9,11 @@ warm up), seconds to the first result (from the model's construction on, which i
 no imports) and the peak of resident memory. With `--against`, the peers do the same in the same
 call, each in a process of its own that waits while another runs: they take turns run by run, and a
 line tells the ratio of tfnvp's images a second to each peer's. `torch` is tfnvp's architecture in
-PyTorch, parameter for parameter; `torchflows` and `normflows` are the most similar models of these
-libraries; `tfp_idiom` is tfnvp with couplings that run their networks for value and log-det apart.
-Peers compute in float32 whatever the policy of tfnvp, unless `--peer-policy` says otherwise, and
---xla and --remat are for tfnvp alone.
+PyTorch, parameter for parameter, `torch_compiled` that model by `torch.compile`, and `jax` the same
+in JAX, jitted; `torchflows` and `normflows` are the most similar models of these libraries;
+`tfp_idiom` is tfnvp with couplings that run their networks for value and log-det apart;
+`convolutions` are tfnvp's convolutions alone, the bound of `benchmarks.bound`. Peers compute by the
+policy of tfnvp, in PyTorch by autocast; --xla and --remat are for tfnvp alone.
 """
 
 import argparse
@@ -28,12 +29,15 @@ from pathlib import Path
 import numpy as np
 
 # This module must not import TensorFlow, which the processes of peers do not need.
-MODULES = {
-    "tfnvp": "benchmarks.peers.tfnvp_model",
-    "torch": "benchmarks.peers.torch_contender",
-    "torchflows": "benchmarks.peers.torchflows_model",
-    "normflows": "benchmarks.peers.normflows_model",
-    "tfp_idiom": "benchmarks.peers.tfp_idiom",
+CONTENDERS = {
+    "tfnvp": ("tfnvp_model", "Contender"),
+    "torch": ("torch_contender", "Contender"),
+    "torch_compiled": ("torch_contender", "Compiled"),
+    "jax": ("jax_contender", "Contender"),
+    "torchflows": ("torchflows_model", "Contender"),
+    "normflows": ("normflows_model", "Contender"),
+    "tfp_idiom": ("tfp_idiom", "Contender"),
+    "convolutions": ("convolutions", "Contender"),
 }
 WORKLOADS = ("train_step", "log_prob", "sample")
 WARM_UPS = 2
@@ -60,12 +64,13 @@ class Options:
 
 def work(connection, contender, workload, architecture, batch, options):
     """Does one contender's runs, one for each message, in a process of its own."""
-    module = importlib.import_module(MODULES[contender])
+    module, kind = CONTENDERS[contender]
+    kind = getattr(importlib.import_module(f"benchmarks.peers.{module}"), kind)
     images = np.random.default_rng(0).integers(
         0, architecture.get("levels", 256), (batch, *architecture["image_shape"]), dtype=np.uint8
     )
     started = time.perf_counter()
-    competitor = module.Contender(architecture, options)
+    competitor = kind(architecture, options)
     images = competitor.prepare(images)
     run = getattr(competitor, workload)
     result = run(images)
@@ -156,12 +161,11 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     policies = ("float32", "mixed_bfloat16")
     parser.add_argument("--policy", choices=policies, default="float32")
-    parser.add_argument("--peer-policy", choices=policies, default="float32")
     parser.add_argument("--xla", action="store_true", help="compile with XLA")
     parser.add_argument("--remat", action="store_true", help="rematerialise couplings")
     parser.add_argument("--data", help="data set whose pipeline feeds tfnvp's train_step")
     parser.add_argument("--threads", type=int, help="how many one operation takes")
-    peers = [name for name in MODULES if name != "tfnvp"]
+    peers = [name for name in CONTENDERS if name != "tfnvp"]
     parser.add_argument("--against", choices=peers, nargs="*", default=[])
     parser.add_argument("--workload", choices=WORKLOADS, nargs="*", default=WORKLOADS)
     parser.add_argument("--runs", type=int, default=9, help="timed runs of each")
@@ -169,7 +173,7 @@ def main():
 
     sizes = architecture(args.preset) | args.override
     contenders = {"tfnvp": Options(args.policy, args.xla, args.threads, args.remat, args.data)}
-    contenders |= dict.fromkeys(args.against, Options(args.peer_policy, threads=args.threads))
+    contenders |= dict.fromkeys(args.against, Options(args.policy, threads=args.threads))
     for workload in args.workload:
         figures = measure(workload, sizes, args.batch, contenders, args.runs)
         for name, values in figures.items():

@@ -1,4 +1,4 @@
-"""The PyTorch peer, as `benchmarks.throughput` runs it."""
+"""The PyTorch peers, eager and compiled, as `benchmarks.throughput` runs them."""
 
 import torch
 
@@ -57,3 +57,13 @@ class Contender:
         self.model.eval()
         with torch.inference_mode(), self._autocast():
             return self.model.sample(len(images)).numpy()
+
+
+class Compiled(Contender):
+    """The model compiled by TorchInductor, as PyTorch's users compile models."""
+
+    def make_model(self, architecture):
+        model = super().make_model(architecture)
+        for method in ("log_prob", "bits_per_dim", "sample"):
+            setattr(model, method, torch.compile(getattr(model, method)))
+        return model

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.peers.couplings import couplings
+
 
 class WeightNormConv2d(nn.Conv2d):
     """A convolution with a kernel of a learned length, or length one, for each output channel."""
@@ -272,21 +274,10 @@ class RealNVP(nn.Module):
 
 def load(peer, model):
     """Gives the peer the weights of a `tfnvp.ImageRealNVP` of the same architecture."""
-    couplings, norms = [], []
-    for bijector in _in_order(model.distribution.bijector):
-        couplings += [bijector.conditioner] if hasattr(bijector, "conditioner") else []
-        norms += [bijector.moments] if hasattr(bijector, "moments") else []
-    for ours, conditioner, moments in zip(peer.flow.couplings(), couplings, norms, strict=True):
+    for ours, (conditioner, moments) in zip(peer.flow.couplings(), couplings(model), strict=True):
         _copy(ours.norm.mean, moments.mean)
         _copy(ours.norm.variance, moments.variance)
         _load_network(ours.network, conditioner)
-
-
-def _in_order(bijector):
-    """The bijectors inside a bijector, in the order in which data meets them."""
-    if hasattr(bijector, "bijectors"):
-        return [inner for part in bijector.bijectors for inner in _in_order(part)]
-    return _in_order(bijector.bijector) if hasattr(bijector, "bijector") else [bijector]
 
 
 def _load_network(ours, theirs):
