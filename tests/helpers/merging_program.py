@@ -4,11 +4,12 @@
 
 A pickle comes in: a SavedModel's directory, jobs of good callers, jobs of bad ones, and seconds; a
 job is (feeds, names of fetches), as for cpp_runtime.py. Out goes a pickle of the failures of 4 good
-callers, of how many good and bad jobs were run, how many batches had rows of both, and of the
-growth of memory in MB, from a third of the time to the end.
+callers, of how many good and bad jobs were run, how many batches had rows of both, how often good
+callers asked again, and of the growth of memory in MB, from a third of the time to the end.
 
-Each good caller compares its answers with those to the same job alone. Two more callers send the
-bad jobs in turn for as long, and all of them once at least.
+Each good caller compares its answers with those to the same job alone; as the clients do, it asks
+again where a batch failed for shapes or dtypes that differ. Two more callers send the bad jobs in
+turn for as long, and all of them once at least.
 """
 
 import pickle
@@ -23,10 +24,11 @@ import numpy as np
 from cpp_runtime import Session, library, memory
 
 MOST_ROWS, LONGEST_WAIT = 64, 0.002
+DIFFERENT = 9, "Tensors from different tasks have different shapes"
 
 
 class Batches:
-    """Runs jobs together that have the same inputs, fetches, dtypes and shapes beside the rows."""
+    """Runs jobs together that have the same inputs and fetches, and fails all if shapes differ."""
 
     def __init__(self, session):
         self._session, self._queues, self._lock = session, {}, threading.Lock()
@@ -41,7 +43,7 @@ class Batches:
         # It would wait for ever for an answer to no rows, and to no inputs.
         if not arrays or not len(arrays[0]):
             return self._session.run(feeds, fetches)
-        key = (*((name, x.dtype.str, x.shape[1:]) for name, x in feeds.items()), *fetches)
+        key = (*feeds, *fetches)
         with self._lock:
             if key not in self._queues:
                 self._queues[key] = queue.Queue()
@@ -63,9 +65,13 @@ class Batches:
                     break
                 rows += len(next(iter(batch[-1][0].values())))
             feeds, fetches = batch[0][:2]
-            merged = {name: np.concatenate([job[0][name] for job in batch]) for name in feeds}
-            self.mixed += len({good for _, _, good, _ in batch}) == 2
-            result = self._session.run(merged, fetches)
+            kinds = {tuple((x.dtype, x.shape[1:]) for x in job[0].values()) for job in batch}
+            if len(kinds) == 1:
+                merged = {name: np.concatenate([job[0][name] for job in batch]) for name in feeds}
+                self.mixed += len({good for _, _, good, _ in batch}) == 2
+                result = self._session.run(merged, fetches)
+            else:
+                result = DIFFERENT
             first = 0
             for own, _, _, answer in batch:
                 last = first + len(next(iter(own.values())))
@@ -94,14 +100,16 @@ def main(libraries):
     session = Session(library(libraries), saved_model)
     expected = [session.run(*job) for job in good]
     batches = Batches(session)
-    failures, counts, growth = [], [0] * 6, []
+    failures, counts, again, growth = [], [0] * 6, [0] * 4, []
     end = time.monotonic() + seconds
 
     def good_caller(caller):
         choose = random.Random(caller)
         while time.monotonic() < end or counts[4] + counts[5] < len(bad):
             i = choose.randrange(len(good))
-            if wrong := differ(batches.run(good[i], True), expected[i]):
+            while (answer := batches.run(good[i], True)) is DIFFERENT:
+                again[caller] += 1
+            if wrong := differ(answer, expected[i]):
                 failures.append((i, wrong))
             counts[caller] += 1
 
@@ -124,8 +132,8 @@ def main(libraries):
     growth.append(memory())
     for thread in threads:
         thread.join()
-    counted = sum(counts[:4]), sum(counts[4:])
-    pickle.dump((failures[:20], *counted, batches.mixed, memory() - growth[0]), sys.stdout.buffer)
+    counted = sum(counts[:4]), sum(counts[4:]), batches.mixed, sum(again)
+    pickle.dump((failures[:20], *counted, memory() - growth[0]), sys.stdout.buffer)
 
 
 if __name__ == "__main__":

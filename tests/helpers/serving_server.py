@@ -19,7 +19,7 @@ class Model(server.ServedModel):
 
     def __init__(self, path, name):
         super().__init__(path, name)
-        self.failures, self.seen = [], []
+        self.failures, self.seen, self.words = [], [], "busy"
         self.delay = threading.Event()
         self.slow = 0.0
         self._asked = None
@@ -33,7 +33,7 @@ class Model(server.ServedModel):
         self.seen.append((*self._asked, signature, rows))
         self.delay.wait(self.slow)
         if self.failures:
-            raise server.Refused(self.failures.pop(0), "busy")
+            raise server.Refused(self.failures.pop(0), self.words)
         return super().predict(signature, inputs)
 
 

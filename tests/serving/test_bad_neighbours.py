@@ -121,11 +121,13 @@ def storm(path, job, seconds, count=1000):
         stdout=subprocess.PIPE,
         check=True,
     )
-    failures, good_count, bad_count, mixed, growth = pickle.loads(done.stdout)
+    failures, good_count, bad_count, mixed, again, growth = pickle.loads(done.stdout)
     print(f"{good_count} good and {bad_count} bad in {seconds} s, memory grew by {growth:.1f} MB")
+    print(f"{again} times a good caller asked again, for a batch had different shapes")
     assert not failures, failures[:5]
     assert bad_count >= count and good_count > count / 10
     assert mixed > 10, "rows of good and bad callers must have been in one batch"
+    assert again > 0, "shapes must have differed in some batches"
     assert growth < 50
 
 

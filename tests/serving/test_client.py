@@ -167,6 +167,18 @@ def test_what_is_unavailable_is_tried_again_and_nothing_else(url, server, kind):
 
 
 @KINDS
+def test_a_call_that_fails_for_another_callers_dtype_is_tried_again(url, server, kind, monkeypatch):
+    words = (
+        "Tensor concat operation failed: Cannot concatenate tensors that have different data types"
+    )
+    monkeypatch.setattr(server, "words", words)
+    server.seen.clear()
+    server.failures[:] = ["INTERNAL", "INTERNAL"]
+    assert kind(url, "tiny").log_prob(IMAGES, 1).shape == (3,)
+    assert len(server.seen) == 3
+
+
+@KINDS
 def test_the_deadline_ends_a_call(url, server, kind, monkeypatch):
     monkeypatch.setattr(server, "slow", 1.5)
     started = time.monotonic()

@@ -92,6 +92,19 @@ def test_statuses_have_grpcs_names_and_some_are_tried_again(status):
     assert len(asked) == tries
 
 
+def test_a_call_that_fails_for_another_callers_shape_is_tried_again():
+    """In the words of TF Serving's batching session, of which it tells all callers of a batch."""
+    words = b"Tensors with name 'x:0' from different tasks have different shapes and padding is "
+    refusal = http(412, b'{"error": "' + words + b'turned off."}')
+    good = outputs(b'{"log_prob": [1.0, 2.0, 3.0]}')
+    with serving_server.raw(refusal, good) as (url, asked):
+        np.testing.assert_array_equal(Client(url, "tiny").log_prob(IMAGES), [1, 2, 3])
+    assert len(asked) == 2
+    with serving_server.raw(refusal) as (url, asked), pytest.raises(ServingError) as caught:
+        Client(url, "tiny", retries=1).log_prob(IMAGES)
+    assert caught.value.code == "FAILED_PRECONDITION" and len(asked) == 2
+
+
 def test_retry_after_is_kept_to_and_does_not_outlast_the_timeout():
     good = outputs(b'{"log_prob": [1.0, 2.0, 3.0]}')
     with serving_server.raw(http(429, b"", "Retry-After: 1"), good) as (url, asked):

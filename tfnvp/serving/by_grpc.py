@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfnvp.serving.calls import Arrays, Call
-from tfnvp.serving.errors import ServingError, foreign
+from tfnvp.serving.errors import ServingError, foreign, is_of_a_neighbour
 from tfnvp.serving.place import EXTRA, Place
 
 # Images and latents are larger than the 4 MB that gRPC allows unless told.
@@ -71,8 +71,9 @@ class _Stub:
         return request
 
     def _error(self, error: Exception) -> ServingError:
-        code = error.code().name
-        return ServingError(code, error.details() or "no message", again=code == "UNAVAILABLE")
+        code, message = error.code().name, error.details() or "no message"
+        again = code == "UNAVAILABLE" or is_of_a_neighbour(message)
+        return ServingError(code, message, again=again)
 
 
 class Grpc(_Stub):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfnvp.serving.calls import Arrays, Call
-from tfnvp.serving.errors import ServingError, foreign
+from tfnvp.serving.errors import ServingError, foreign, is_of_a_neighbour
 from tfnvp.serving.place import EXTRA, Place
 
 _CODES = {
@@ -215,7 +215,7 @@ def _refusal(status: int, headers: dict[str, str], answer: bytes) -> ServingErro
         return ServingError("UNKNOWN", message)
     code = _CODES.get(status, "UNKNOWN")
     message = f"{_message(answer)} (HTTP {status})"
-    again = status in _AGAIN
+    again = status in _AGAIN or is_of_a_neighbour(message)
     return ServingError(code, message, again=again, wait=_wait(headers.get("retry-after")))
 
 

@@ -108,9 +108,10 @@ class Client(_Calls[np.ndarray]):
         version: a version's number, or a label such as "stable"; None for the server's choice.
         timeout: seconds that a call may take, with all its requests and retries.
         retries: how often a call is tried again that was UNAVAILABLE (no connection, a full batch
-            queue, a model being loaded, HTTP 502 and 503) or refused by HTTP 429, after pauses that
-            double, or as long as the server's `Retry-After` says. No other is: it would fail again,
-            or the time is up.
+            queue, a model being loaded, HTTP 502 and 503), refused by HTTP 429, or put together
+            with another caller's rows of another shape or dtype, after pauses that double, or as
+            long as the server's `Retry-After` says. No other is: it would fail again, or the time
+            is up.
         headers: HTTP headers or gRPC metadata of each request, such as {"Authorization": "..."}.
         credentials: `grpc.ChannelCredentials` of grpcs://; None for the system's certificates.
         ssl_context: an `ssl.SSLContext` of https://; None for the usual certificates.

@@ -39,6 +39,16 @@ class ServingError(RuntimeError):
         self.rows, self.answers = dict(rows or {}), answers
 
 
+# TF Serving's batching says so to all whose rows it put together, for the shape or the dtype that
+# one of them sent: it looks at neither before.
+_OF_NEIGHBOURS = ("from different tasks have different shapes", "Tensor concat operation failed")
+
+
+def is_of_a_neighbour(message: str) -> bool:
+    """Whether a server's message may be of another caller's request, and the same call succeed."""
+    return any(words in message for words in _OF_NEIGHBOURS)
+
+
 def foreign(message: str) -> ServingError:
     """The error for an answer that no server of a tfnvp export gives."""
     return ServingError("INTERNAL", f"the answer is none of a tfnvp export: {message}")
