@@ -202,3 +202,17 @@ def test_a_file_of_nothing_but_parts_is_refused():
     file = pictures.png_of_kind(pictures.RGB, 8, False, False, before=chunks)
     with pytest.raises(tf.errors.InvalidArgumentError, match="up to 20000 chunks or segments"):
         tf.function(decode_files)(tf.constant([file]), [8, 8, 3])
+
+
+def test_a_jpeg_of_many_scans_is_refused():
+    """Each goes over all pixels, however short it is."""
+    file = pictures.jpeg("L", progressive=True)
+    last = file.rindex(b"\xff\xda")
+    scan = file[last:-2]
+    shown = [file[:-2] + scan * more + file[-2:] for more in (0, 90, 200)]
+    faults = Faults(3)
+    image_bytes.decode_files(tf.constant(shown), [8, 8, 1], faults)
+    assert faults.none.numpy().tolist() == [True, True, False]
+    told = faults.answered({})["error"].numpy()[2].decode()
+    count = file.count(b"\xff\xda") + 200
+    assert told == f"image_bytes must hold JPEG files of up to 100 scans, got {count}"

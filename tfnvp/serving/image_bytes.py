@@ -13,6 +13,9 @@ _JPEG = b"\xff\xd8\xff"
 _HEADER = 26  # A PNG has so many bytes up to the kind of its pixels.
 _WITH_ALPHA = (4, 6)  # These kinds of PNG pixels are grey and colour, each with alpha.
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"  # Anything may follow the end.
+_SCAN = b"\xff\xda"
+# A scan of few bytes goes over all pixels: 16 MB have room for a million of them.
+_MOST_SCANS = 100
 _MOST_BYTES = 16_000_000  # A file of 4 megapixels of noise has 12 MB, and 16 MB with alpha.
 
 _INT, _BOOL = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.bool)
@@ -38,8 +41,9 @@ def decode_files(
     They are turned by EXIF; of 16 bits the upper 8 remain; what is transparent is laid on white, or
     with 4 channels kept. No picture is cut or resized, so that one of another size is refused.
 
-    A file that is neither, is cut off, damaged or longer than 16 MB, is in CMYK, has no alpha
-    channel though one is asked for, or has another size, is a fault of its row, whose pixels are 0.
+    A file that is neither, is cut off, damaged or longer than 16 MB, has too many parts or scans,
+    is in CMYK, has no alpha channel though one is asked for, or has another size, is a fault of its
+    row, whose pixels are 0.
 
     Args:
         files: strings [B], one at least.
@@ -65,6 +69,10 @@ def decode_files(
     files = kept(png if channels == 4 else png | jpeg, f"{kinds} files, got something else")
     whole = tf.where(png, _holds(files, _PNG_END), _holds(files, _JPEG_END))
     files = kept(whole, f"whole {kinds} files, got one cut off")
+    scans = _count(files, _SCAN)
+    files = kept(
+        png | (scans <= _MOST_SCANS), f"JPEG files of up to {_MOST_SCANS} scans, got", scans
+    )
     if channels == 4:
         alpha = tf.reduce_any(header[:, 25, None] == _WITH_ALPHA, axis=1)
         files = kept(alpha, "images with alpha, got one without")
@@ -195,7 +203,11 @@ def _starts_with(header: tf.Tensor, start: bytes) -> tf.Tensor:
 
 
 def _holds(files: tf.Tensor, mark: bytes) -> tf.Tensor:
-    return tf.strings.split(files, mark).row_lengths() > 1
+    return _count(files, mark) > 0
+
+
+def _count(files: tf.Tensor, mark: bytes) -> tf.Tensor:
+    return tf.strings.split(files, mark).row_lengths() - 1
 
 
 def _big_endian(four: tf.Tensor) -> tf.Tensor:
