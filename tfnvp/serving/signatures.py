@@ -146,6 +146,8 @@ class Signatures:
         def array(spec: tf.TensorSpec) -> np.ndarray:
             if spec.dtype == tf.string:
                 return np.array([self._example_file], object)
+            if spec.name == self.data:
+                return self._example_data()
             row = [size or own_size for size, own_size in zip(spec.shape[1:], own, strict=False)]
             row += spec.shape[1 + len(row) :]
             ones = np.ones([1, *row], spec.dtype.as_numpy_dtype)
@@ -250,6 +252,13 @@ class Signatures:
     def _name_of_data(self) -> str:
         return "vectors" if len(self._shape) == 1 else "data"
 
+    def _example_data(self) -> np.ndarray:
+        """A row of data [1, ...] that can be: a flow may have bounds, and ones lie beyond them."""
+        label = [tf.zeros([1, *spec.shape[1:]], spec.dtype) for spec in self._label.values()]
+        (label,) = label or [None]
+        noise = self._noise(tf.constant([0, 1]))[tf.newaxis]
+        return self._forward(self._shifted(noise, label), label).numpy()
+
     def _checked_data(self, faults: Faults, **data: tf.Tensor) -> tf.Tensor:
         """The data, once its values are checked."""
         ((name, x),) = data.items()
@@ -299,6 +308,9 @@ class NormalSignatures(Signatures):
 
     def _shifted(self, z: tf.Tensor, label: Label) -> tf.Tensor:
         return z + _float32(self._base_mean(label))
+
+    def _example_data(self) -> np.ndarray:
+        return np.ones([1, *self._sample_shape()], self.data_dtype.as_numpy_dtype)
 
     def _noise(self, seed: tf.Tensor) -> tf.Tensor:
         return tf.random.stateless_normal(self._sample_shape(), seed, alg="philox")

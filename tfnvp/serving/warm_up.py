@@ -45,7 +45,9 @@ def write_warm_up(
 
 
 def _repeated(row: np.ndarray, rows: int) -> Any:
-    """The proto of a row [1, ...], all of whose numbers are alike, as many times as asked for."""
+    """The proto of a row [1, ...] as many times as asked for."""
+    if not np.all(row == row.ravel()[0]):
+        return tf.make_tensor_proto(np.repeat(row, rows, axis=0))
     # A proto of fewer values than its shape has ends in as many of the last as there is room for.
     proto = tf.make_tensor_proto(row.ravel()[:1])
     proto.tensor_shape.CopyFrom(tf.TensorShape([rows, *row.shape[1:]]).as_proto())
