@@ -15,7 +15,7 @@ STABLE, PREVIOUS = "stable", "previous"
 
 
 class Moved(NamedTuple):
-    """What was changed by the move of a label.
+    """The move of a label, and what it took away.
 
     Attributes:
         version: the version that has the label now.
