@@ -175,6 +175,14 @@ def test_help_has_an_example(command):
     assert f"Example: tfnvp {command}" in " ".join(run(command, "--help").output.split())
 
 
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [("export", "4000000"), ("serve", "MODEL's own"), ("score", "p(x)"), ("reconstruct", "8")],
+)
+def test_help_tells_defaults_that_no_signature_has(command, default):
+    assert f"[default: ({default})]" in " ".join(run(command, "--help").output.split())
+
+
 def test_version():
     result = run("--version")
     assert (result.exit_code, result.output) == (0, f"tfnvp {tfnvp.__version__}\n")

@@ -56,7 +56,8 @@ def interpolate(
         tuple[Path, Path, Path, Path] | None,
         typer.Option(
             metavar="A B C D",
-            help="the corners, or files of one vector each [default: four samples]",
+            help="the corners, or files of one vector each",
+            show_default="four samples",
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="images a row, and a column")] = 8,
@@ -65,7 +66,7 @@ def interpolate(
     ] = False,
     seed: SeedOrNone = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="Y", help="a class, one for all [default: p(x)]")
+        str | None, typer.Option(metavar="Y", help="a class, one for all", show_default="p(x)")
     ] = None,
 ) -> None:
     """Draws the paper's manifold of latents through four images, or four vectors.
@@ -140,7 +141,7 @@ def reconstruct(
     dataset: Dataset = None,
     split: Split = None,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="rows of the data set [default: 8]")
+        int | None, typer.Option("-n", min=1, help="rows of the data set", show_default="8")
     ] = None,
     resample: Annotated[
         bool, typer.Option("--resample", help="also with finer scales drawn anew, fewer kept each")

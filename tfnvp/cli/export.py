@@ -26,7 +26,7 @@ def export(
     ] = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option(min=1, help="of an image of any size [default: 4000000]"),
+        typer.Option(min=1, help="of an image of any size", show_default="4000000"),
     ] = None,
     bfloat16_weights: Annotated[
         bool, typer.Option("--bfloat16-weights", help="store kernels at half the size")

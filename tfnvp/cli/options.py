@@ -24,17 +24,17 @@ Inputs = Annotated[
 ]
 Dataset = Annotated[str | None, typer.Option(help=", ".join(data.names()))]
 Split = Annotated[
-    str | None, typer.Option(help="of the data set: train, validation or test [default: test]")
+    str | None, typer.Option(help="of the data set: train, validation or test", show_default="test")
 ]
 Labels = Annotated[
     str | None,
-    typer.Option(metavar="Y,Y,..", help="classes, taken in turn: 3 or 0,1,2 [default: p(x)]"),
+    typer.Option(metavar="Y,Y,..", help="classes, taken in turn: 3 or 0,1,2", show_default="p(x)"),
 ]
 To = Annotated[Path, typer.Option(help="the .png, .npy or .npz file to write")]
 Force = Annotated[bool, typer.Option("--force", help="replace the file that --to names")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same images")]
 SeedOrNone = Annotated[
-    int | None, typer.Option(help="the same seed gives the same images [default: 0]")
+    int | None, typer.Option(help="the same seed gives the same images", show_default="0")
 ]
 Temperature = Annotated[
     float, typer.Option(callback=_finite, help="0 or more; less is closer to the mean")

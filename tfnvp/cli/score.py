@@ -93,7 +93,7 @@ def score(
     dataset: Dataset = None,
     split: Split = None,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="rows of the data set [default: 100]")
+        int | None, typer.Option("-n", min=1, help="rows of the data set", show_default="100")
     ] = None,
     labels: Labels = None,
     to: Annotated[

@@ -14,7 +14,9 @@ from tfnvp.serving import export_saved_model
 
 def serve(
     model: Model,
-    name: Annotated[str | None, typer.Option(help="of the model [default: MODEL's own]")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="of the model", show_default="MODEL's own")
+    ] = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 for all who can reach it")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
 ) -> None:
