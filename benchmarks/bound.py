@@ -1,4 +1,4 @@
-"""What share of tfnvp's time its convolutions take, and how many operations a second they do.
+"""Measures the share of tfnvp's time that its convolutions take, and their rate.
 
     python -m benchmarks.bound [--preset P] [--batch N] [--policy float32|mixed_bfloat16]
         [--workload train_step ...] [--runs N]

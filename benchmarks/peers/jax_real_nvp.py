@@ -156,7 +156,7 @@ def _unsqueeze(x):
 
 
 def _halves(x, parity):
-    """What stays and what changes in a channel coupling."""
+    """Splits into what stays and what changes in a channel coupling."""
     first, second = jnp.split(x, 2, axis=-1)
     return (second, first) if parity else (first, second)
 

@@ -58,7 +58,7 @@ def test_a_preset_without_weights_lists_those_that_have_them():
 
 
 def test_what_ships_is_small():
-    assert presets.trained() == ["cifar10_small", "digits", "mnist"]
+    assert presets.trained() == ["cifar10_small", "digits", "mnist", "mnist_conditional"]
     for name in presets.trained():
         assert presets.weights_path(name).stat().st_size < 6e6
         assert presets.card(name)["preset"] == name

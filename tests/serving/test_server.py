@@ -148,6 +148,8 @@ def test_the_command_serves_models_and_exports_and_says_what_it_is_for(
     assert [call[1:] for call in started] == [("127.0.0.1", 1234)] * 2
     result = CliRunner().invoke(app, ["serve", str(tmp_path)])
     assert result.exit_code == 2 and "cannot be loaded" in result.output
+    result = CliRunner().invoke(app, ["serve", str(path.parent)])
+    assert result.exit_code == 2 and f"name one, such as {path}" in result.output
 
 
 def test_without_the_extra_the_command_says_so(loaded, monkeypatch):

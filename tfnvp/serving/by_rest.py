@@ -37,7 +37,6 @@ _CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 _AGAIN = (429, 502, 503)
-_MOST_BYTES = 1 << 30  # A longer answer is not read on.
 _SHOWN = 300  # An error shows so many characters of an answer that is no JSON.
 
 
@@ -58,12 +57,12 @@ class AsyncRest:
 
     async def predict(self, call: Call, timeout: float) -> Arrays:
         """Calls a signature; the time is that of all, from the connection to the last byte."""
-        columns = {name: _as_json(value) for name, value in call.inputs.items()}
-        body = json.dumps({"signature_name": call.signature, "inputs": columns}).encode()
         self._connect()
         try:
             async with asyncio.timeout(timeout):
-                status, headers, answer = await self._post(body)
+                columns = {name: _as_json(value) for name, value in call.inputs.items()}
+                body = json.dumps({"signature_name": call.signature, "inputs": columns}).encode()
+                status, headers, answer = await self._post(body, call.most_answer_bytes)
         except TimeoutError as error:
             raise ServingError("DEADLINE_EXCEEDED", f"no answer in {timeout:.3g} s") from error
         except self._httpx.DecodingError as error:
@@ -92,7 +91,7 @@ class AsyncRest:
             message = f"the proxy of ALL_PROXY, HTTP_PROXY or HTTPS_PROXY cannot be used: {error}"
             raise ServingError("UNAVAILABLE", message) from error
 
-    async def _post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    async def _post(self, body: bytes, most: int) -> tuple[int, dict[str, str], bytes]:
         headers = {
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
@@ -105,8 +104,8 @@ class AsyncRest:
             read = bytearray()
             async for piece in response.aiter_bytes():
                 read += piece
-                if len(read) > _MOST_BYTES:
-                    raise foreign(f"it is longer than {_MOST_BYTES} bytes")
+                if len(read) > most:
+                    raise foreign(f"it is longer than {most} bytes")
             return response.status_code, dict(response.headers), bytes(read)
 
     async def close(self) -> None:

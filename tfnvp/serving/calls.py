@@ -16,7 +16,11 @@ from tfnvp.serving.errors import ServingError, foreign
 Arrays = dict[str, np.ndarray]
 
 MOST_ROWS = 256  # A request has no more, and is a few batches of a server's.
-_MOST_BYTES = 16_000_000  # Nor does it have more of inputs, unless a single row does.
+# Nor does it have more bytes of files, or numbers, unless a single row does: JSON of a million
+# takes up to seconds on a busy machine, and no timeout ends that.
+_MOST_BYTES, _MOST_NUMBERS = 16_000_000, 1 << 20
+# An answer has no more bytes: JSON writes a float in up to 25, and a row's error is a line.
+_ROW, _NUMBER, _UNKNOWN = 4096, 32, 1 << 28
 _FILE = (bytes, bytearray, memoryview)
 _FIRST_PAUSE = 0.1  # The first retry waits so many seconds, each further one twice as long.
 
@@ -40,13 +44,21 @@ class Call:
     def parts(self) -> Iterator["Call"]:
         """The requests that the call is sent as, of a limited size each; none for no rows."""
         rows = len(self)
-        size = sum(
-            sum(map(len, x)) if x.dtype == object else x.nbytes for x in self.inputs.values()
-        )
-        most = max(1, min(MOST_ROWS, int(_MOST_BYTES * rows / max(size, 1))))
+        arrays = self.inputs.values()
+        files = sum(len(file) for x in arrays if x.dtype == object for file in x)
+        numbers = sum(x.size for x in arrays if x.dtype != object)
+        requests = max(files / _MOST_BYTES, numbers / _MOST_NUMBERS, rows / MOST_ROWS, 1)
+        most = max(1, int(rows / requests))
         for first in range(0, rows, most):
             inputs = {name: x[first : first + most] for name, x in self.inputs.items()}
             yield Call(self.signature, inputs, self.output, self.row_shape)
+
+    @property
+    def most_answer_bytes(self) -> int:
+        """The bytes beyond which no answer in JSON can be one to this request."""
+        if self.row_shape is None:
+            return _UNKNOWN
+        return _ROW + len(self) * (_ROW + _NUMBER * math.prod(self.row_shape))
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

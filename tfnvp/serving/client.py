@@ -117,8 +117,8 @@ class Client(_Calls[np.ndarray]):
         ssl_context: an `ssl.SSLContext` of https://; None for the usual certificates.
 
     Raises:
-        ValueError: for another kind of URL, limits that are not positive, or, by each call, for an
-            argument that no server could take; it is named, and nothing is sent.
+        ValueError, TypeError: for another kind of URL, limits that are not positive, or, by each
+            call, for an argument that no server could take; it is named, and nothing is sent.
         ServingError: by each call, for all that goes wrong after it was sent, with gRPC's name of
             the kind and the server's message. Where the server could not answer some rows,
             `error.rows` says what is wrong with each, and `error.answers` has the others.

@@ -11,7 +11,7 @@ _EXIF_START = int.from_bytes(b"Exif")  # Two bytes of zero follow in a segment.
 _LITTLE, _BIG = int.from_bytes(b"II"), int.from_bytes(b"MM")
 _ORIENTATION, _LONG = 0x0112, 4
 # A step costs some microseconds, and a file of nothing but empty parts has many of them.
-MOST_PARTS = 20_000
+MOST_PARTS = 4_000
 
 Number = Callable[..., tf.Tensor]
 Walked = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
@@ -20,7 +20,7 @@ Walked = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 def about_parts(file: tf.Tensor, is_png: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reads in a file's parts whether they end, the orientation, and whether one is tRNS.
 
-    These are bool [], false for more than 20000 parts; int32 [] in 1..8; and bool [].
+    These are bool [], false for more than 4000 parts; int32 [] in 1..8; and bool [].
 
     EXIF data is looked for where the formats have it: in the first eXIf chunk of a PNG, and in the
     first APP1 segment of EXIF before a JPEG's scan. Where it says nothing, the orientation is 1.

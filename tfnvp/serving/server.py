@@ -57,6 +57,11 @@ class ServedModel:
             )
         self.name = name
         self.version = int(path.name) if path.name.isdigit() else 1
+        if versions := sorted(file.parent.name for file in path.glob("*/saved_model.pb")):
+            raise ValueError(
+                f"{path} holds versions of a model and is none: name one, such as "
+                f"{path / versions[-1]}"
+            )
         try:
             self._functions = tf.saved_model.load(str(path)).signatures
             saved = read_saved_model(path)
@@ -114,7 +119,13 @@ def application(model: ServedModel) -> Any:
         raise ImportError(
             "a server needs the extra `serve`: pip install '.[serve]' in tfnvp's checkout"
         ) from missing
-    app = FastAPI(title="tfnvp serve", description="For development: TF Serving is for production.")
+    app = FastAPI(
+        title="tfnvp serve",
+        description="For development: TF Serving is for production.",
+        # The pages of these would load scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
+    )
     model_path = "/v1/models/{name}"
     places = [model_path, f"{model_path}/versions/{{version}}", f"{model_path}/labels/{{label}}"]
 
