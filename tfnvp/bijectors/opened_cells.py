@@ -42,26 +42,28 @@ class OpenedCells(FlowBijector):
         super().__init__(1, dict(locals()))
 
     def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        middle, width, opened = self._cells(x)
-        # The distance from the middle is exact near a value however far that is from zero.
-        above = (x[..., tf.newaxis] - middle) + width / 2
-        moved = (opened / width - 1) * tf.clip_by_value(above, 0.0, width)
-        log_det = _sum_inside(tf.math.log(opened / width), above, width)
-        return x + tf.reduce_sum(moved, axis=-1), log_det
+        moved, log_dets = [x], []
+        for middle, width, opened in self._cells(x):
+            # The distance from the middle is exact near a value however far that is from zero.
+            above = (x - middle) + width / 2
+            moved.append((opened / width - 1) * tf.clip_by_value(above, 0.0, width))
+            log_dets.append(_inside(above, width) * tf.math.log(opened / width))
+        return tf.add_n(moved), tf.reduce_sum(tf.add_n(log_dets), axis=-1)
 
     def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        middle, width, opened = self._cells(z)
-        lower = middle - width / 2 + tf.cumsum(opened - width, axis=-1, exclusive=True)
-        above = z[..., tf.newaxis] - lower
-        moved = (1 - width / opened) * tf.clip_by_value(above, 0.0, opened)
-        log_det = _sum_inside(tf.math.log(width / opened), above, opened)
-        return z - tf.reduce_sum(moved, axis=-1), log_det
+        moved, log_dets, risen = [z], [], 0.0
+        for middle, width, opened in self._cells(z):
+            above = z - (middle - width / 2 + risen)
+            moved.append((width / opened - 1) * tf.clip_by_value(above, 0.0, opened))
+            log_dets.append(_inside(above, opened) * tf.math.log(width / opened))
+            risen += opened - width
+        return tf.add_n(moved), tf.reduce_sum(tf.add_n(log_dets), axis=-1)
 
-    def _cells(self, x: tf.Tensor) -> list[tf.Tensor]:
-        return tf.unstack(tf.cast(self.values(x), x.dtype))
+    def _cells(self, x: tf.Tensor) -> list[list[tf.Tensor]]:
+        """Gives each cell by itself, three [D]; with all at once TensorFlow takes thrice the time."""
+        cells = tf.cast(self.values(x), x.dtype)
+        return [tf.unstack(cell) for cell in tf.unstack(cells, axis=-1)]
 
 
-def _sum_inside(logs: tf.Tensor, above: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Adds up logs [D, K] over the cells in which values are, so far above their lower ends."""
-    inside = (above > 0) & (above < width)
-    return tf.reduce_sum(tf.where(inside, logs, 0.0), axis=[-2, -1])
+def _inside(above: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    return tf.cast((above > 0) & (above < width), above.dtype)

@@ -49,8 +49,9 @@ def bins(parameters: tf.Tensor, bound: float) -> Bins:
 
 def position(x: tf.Tensor, left_ends: tf.Tensor) -> tf.Tensor:
     """Gives the index, int32, of the bin that each x [...] is in, from left ends [..., K]."""
-    beyond = tf.cast(x[..., tf.newaxis] >= left_ends[..., 1:], tf.int32)
-    return tf.reduce_sum(beyond, axis=-1)
+    # One sum of tensors [...] takes half the time of a sum over the last axis of [..., K].
+    ends = tf.unstack(left_ends, axis=-1)[1:]
+    return tf.add_n([tf.cast(x >= end, tf.int32) for end in ends])
 
 
 def evaluate(x: tf.Tensor, own: Bins, bound: float) -> tuple[tf.Tensor, tf.Tensor]:
