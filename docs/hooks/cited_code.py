@@ -1,0 +1,56 @@
+"""Lines of the library's code on a page: they are read when the site is built.
+
+A line `{{ lines of tfnvp/bijectors/affine_coupling.py: AffineCoupling._inverse_and_log_det }}` gives
+the function without its docstring. `from "..." to "..."` after the name gives the lines from the
+first that has the one text to the first after it that has the other.
+"""
+
+import ast
+import re
+import textwrap
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+CITATION = re.compile(
+    r'^\{\{ lines of (?P<path>\S+): (?P<name>[\w.]+)(?: from "(?P<first>.+)" to "(?P<last>.+)")? \}\}$',
+    re.MULTILINE,
+)
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    return CITATION.sub(lambda match: _cited(**match.groupdict()), markdown)
+
+
+def _cited(path: str, name: str, first: str | None, last: str | None) -> str:
+    lines = (ROOT / path).read_text().splitlines()
+    start, end = _span(path, name)
+    if first is not None:
+        start = _line_with(first, lines, start, end, path)
+        end = _line_with(last, lines, start, end, path)
+    code = textwrap.dedent("\n".join(lines[start - 1 : end]))
+    title = f"{path}, lines {start} to {end}: {name}"
+    return f'```{{.python title="{title}" linenums="{start}"}}\n{code}\n```'
+
+
+def _span(path: str, name: str) -> tuple[int, int]:
+    """The first and the last line of a function or class, its docstring taken out where it leads."""
+    node: ast.AST = ast.parse((ROOT / path).read_text())
+    for part in name.split("."):
+        body = getattr(node, "body", [])
+        found = [child for child in body if getattr(child, "name", None) == part]
+        if not found:
+            raise PluginError(f"{path} has no {name}, which a page cites")
+        node = found[0]
+    return node.lineno, node.end_lineno
+
+
+def _line_with(text: str, lines: list[str], start: int, end: int, path: str) -> int:
+    for number in range(start, end + 1):
+        if text in lines[number - 1]:
+            return number
+    raise PluginError(f"{path} has no {text!r} in lines {start} to {end}, which a page cites")
