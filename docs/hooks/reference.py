@@ -47,7 +47,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         first_line = node.docstring.value.partition("\n")[0]
         rows.append(f"| [`{module}`]({module}.md) | {first_line} |")
     table = "\n".join(["| module | |", "|---|---|", *rows])
-    _add(files, config, "index", f"# Reference\n\nEvery public name, from its docstring.\n\n{table}")
+    _add(
+        files, config, "index", f"# Reference\n\nEvery public name, from its docstring.\n\n{table}"
+    )
     return files
 
 
