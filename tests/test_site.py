@@ -1,6 +1,6 @@
 """The site that `make docs` builds: strict, whole, and of no other host."""
 
-import importlib
+import importlib.util
 import inspect
 import re
 import subprocess
@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from mkdocs.exceptions import PluginError
 
 import tfnvp
 
@@ -112,9 +113,8 @@ def test_links_lead_to_pages_and_anchors_that_are_there(site, read):
 
 def target(site, page, path):
     """The file that a page's URL leads to; the page of errors is served from anywhere."""
-    return (
-        site / path.lstrip("/") if path.startswith("/") else ((site / page).parent / path).resolve()
-    )
+    directory = site if path.startswith("/") else (site / page).parent
+    return (directory / path.lstrip("/")).resolve()
 
 
 def public(module):
@@ -137,6 +137,37 @@ def test_the_reference_has_every_public_name(read, name):
     names = public(module)
     anchors = read[f"reference/{name}.html"].anchors
     assert names and {n for n in names if f"{module.__name__}.{n}" not in anchors} == set()
+
+
+@pytest.fixture(scope="module")
+def cited_code():
+    path = ROOT / "docs/hooks/cited_code.py"
+    spec = importlib.util.spec_from_file_location("cited_code", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_cited_lines_are_those_of_the_function(cited_code):
+    text = cited_code.cited("a\n{{ lines of tfnvp/metrics.py: bits_per_dim }}\nb")
+    source, start = inspect.getsourcelines(tfnvp.metrics.bits_per_dim)
+    title = f"tfnvp/metrics.py, lines {start} to {start + len(source) - 1}: bits_per_dim"
+    begin = f'a\n```{{.python title="{title}" linenums="{start}"}}\n'
+    assert text == begin + "".join(source) + "```\nb"
+
+
+@pytest.mark.parametrize(
+    "citation",
+    [
+        "lines of tfnvp/metric.py: bits_per_dim",
+        "lines of tfnvp/metrics.py: bits",
+        'lines of tfnvp/metrics.py: bits_per_dim from "return" to "not there"',
+        "line of tfnvp/metrics.py: bits_per_dim",
+    ],
+)
+def test_what_is_not_there_cannot_be_cited(cited_code, citation):
+    with pytest.raises(PluginError, match="cites"):
+        cited_code.cited(f"{{{{ {citation} }}}}")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Lines of the library's code on a page: they are read when the site is built.
 
-A line `{{ lines of tfnvp/bijectors/affine_coupling.py: AffineCoupling._inverse_and_log_det }}` gives
-the function without its docstring. `from "..." to "..."` after the name gives the lines from the
-first that has the one text to the first after it that has the other.
+A line `{{ lines of tfnvp/metrics.py: bits_per_dim }}` gives a function, or a method by the name of
+its class, a dot and its own. `from "..." to "..."` after the name gives the lines from the first
+that has the one text to the first, there or after it, that has the other. What is not there is an
+error of the build.
 """
 
 import ast
@@ -17,16 +18,28 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 CITATION = re.compile(
-    r'^\{\{ lines of (?P<path>\S+): (?P<name>[\w.]+)(?: from "(?P<first>.+)" to "(?P<last>.+)")? \}\}$',
+    r"^\{\{ lines of (?P<path>\S+): (?P<name>[\w.]+)"
+    r'(?: from "(?P<first>.+)" to "(?P<last>.+)")? \}\}$',
     re.MULTILINE,
 )
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    return CITATION.sub(lambda match: _cited(**match.groupdict()), markdown)
+    return cited(markdown)
+
+
+def cited(markdown: str) -> str:
+    """Puts the lines of code into a page."""
+    markdown = CITATION.sub(lambda match: _cited(**match.groupdict()), markdown)
+    left = re.search(r"^\{\{.*", markdown, re.MULTILINE)
+    if left:
+        raise PluginError(f"this cites no lines of code: {left[0]}")
+    return markdown
 
 
 def _cited(path: str, name: str, first: str | None, last: str | None) -> str:
+    if not (ROOT / path).is_file():
+        raise PluginError(f"{path} is not there, which a page cites")
     lines = (ROOT / path).read_text().splitlines()
     start, end = _span(path, name)
     if first is not None:
@@ -38,7 +51,7 @@ def _cited(path: str, name: str, first: str | None, last: str | None) -> str:
 
 
 def _span(path: str, name: str) -> tuple[int, int]:
-    """The first and the last line of a function or class, its docstring taken out where it leads."""
+    """The first and the last line of a function or class."""
     node: ast.AST = ast.parse((ROOT / path).read_text())
     for part in name.split("."):
         body = getattr(node, "body", [])

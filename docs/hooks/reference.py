@@ -46,10 +46,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         _add(files, config, module, "\n\n".join(parts))
         first_line = node.docstring.value.partition("\n")[0]
         rows.append(f"| [`{module}`]({module}.md) | {first_line} |")
-    table = "\n".join(["| module | |", "|---|---|", *rows])
-    _add(
-        files, config, "index", f"# Reference\n\nEvery public name, from its docstring.\n\n{table}"
-    )
+    lines = ["# Reference", "", "Every public name, from its docstring.", "", "| module | |"]
+    _add(files, config, "index", "\n".join([*lines, "|---|---|", *rows]))
     return files
 
 
