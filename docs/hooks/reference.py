@@ -11,44 +11,37 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
-# Where the source of a module is elsewhere than its public name says.
-SOURCES = {"tfnvp.presets": "tfnvp.models.presets"}
-
-
-def public_names(package: griffe.Module, module: str) -> list[str]:
-    """The names of a module that are documented on its page: what is itself a module is not."""
-    source = SOURCES.get(module, module)
-    node = package if source == "tfnvp" else package[source.removeprefix("tfnvp.")]
-    names = node.exports or [name for name, member in node.members.items() if member.is_public]
-    return [str(name) for name in names if not _is_module(node.members.get(str(name)))]
-
-
-def public_modules(package: griffe.Module) -> list[str]:
-    """`tfnvp`, the modules that it exports, and `tfnvp.models`, where `fit_in_time` is."""
-    exported = (str(name) for name in package.exports)
-    modules = [name for name in exported if name not in public_names(package, "tfnvp")]
-    return ["tfnvp", *sorted(f"tfnvp.{name}" for name in [*modules, "models"])]
-
-
-def _is_module(member: griffe.Object | griffe.Alias | None) -> bool:
-    # `tfnvp.sklearn` is imported when it is asked for, so that `tfnvp` has no member of the name.
-    return member is None or member.is_module
+# Their methods are those of a base that is not public.
+INHERITING = {"tfnvp.FlowModel", "tfnvp.serving.AsyncClient", "tfnvp.serving.Client"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     package = griffe.load("tfnvp", search_paths=[ROOT])
+    # `fit_in_time` is in `tfnvp.models`, of which `tfnvp` exports the rest.
+    exported = {str(name) for name in package.exports} - set(public_names(package)) | {"models"}
     rows = []
-    for module in public_modules(package):
-        source = SOURCES.get(module, module)
-        node = package if source == "tfnvp" else package[source.removeprefix("tfnvp.")]
-        parts = [f"# {module}", node.docstring.value]
-        parts += [f"::: {source}.{name}" for name in public_names(package, module)]
-        _add(files, config, module, "\n\n".join(parts))
-        first_line = node.docstring.value.partition("\n")[0]
-        rows.append(f"| [`{module}`]({module}.md) | {first_line} |")
+    for module in (package, *(package[name] for name in sorted(exported))):
+        path = "tfnvp" if module is package else f"tfnvp.{module.name}"
+        blocks = [_block(f"{path}.{name}") for name in public_names(module)]
+        _add(files, config, path, "\n\n".join([f"# {path}", module.docstring.value, *blocks]))
+        first_line = module.docstring.value.partition("\n")[0]
+        rows.append(f"| [`{path}`]({path}.md) | {first_line} |")
     lines = ["# Reference", "", "Every public name, from its docstring.", "", "| module | |"]
     _add(files, config, "index", "\n".join([*lines, "|---|---|", *rows]))
     return files
+
+
+def public_names(module: griffe.Module | griffe.Alias) -> list[str]:
+    """The names of a module that its page documents: not those of other modules."""
+    names = module.exports or [name for name, member in module.members.items() if member.is_public]
+    # `tfnvp.sklearn` is imported when it is asked for, so that `tfnvp` does not import it.
+    members = ((str(name), module.members.get(str(name))) for name in names)
+    return [name for name, member in members if member is not None and not member.is_module]
+
+
+def _block(path: str) -> str:
+    inherited = "\n    options: {inherited_members: true}" if path in INHERITING else ""
+    return f"::: {path}{inherited}"
 
 
 def _add(files: Files, config: MkDocsConfig, name: str, content: str) -> None:
