@@ -31,6 +31,10 @@ REPLACED = {
     "howto/from-tfb-real-nvp.md": [SHORT],
     "vectors.md": [(r"epochs=\d+", "epochs=2")],
 }
+# Two steps take less time than tracing them.
+WITHOUT_GRAPHS = {*REPLACED, "howto/resume.md"} - {"tutorials/classes.md", "tutorials/digits.md"}
+# Programs of converters, which not everybody has.
+OF_OTHERS = {"tf2onnx.convert"}
 SLOW = {"gallery.md", "tutorials/classes.md", "tutorials/digits.md"}
 PROGRAMS = pages.programs("inside-tensorflow.md")
 
@@ -79,7 +83,9 @@ def reader(tmp_path, monkeypatch):
         if page not in OF_THEIR_OWN
     ],
 )
-def test_programs_of_pages_run(page, reader):
+def test_programs_of_pages_run(page, reader, request):
+    if page in WITHOUT_GRAPHS:
+        request.getfixturevalue("eagerly")
     loads_weights = "load_weights" in "".join(pages.programs(page).values())
     reader(but=tfnvp.presets.trained() if loads_weights else [])
     assert pages.run(page, *REPLACED.get(page, []))
@@ -111,7 +117,7 @@ def test_commands_of_pages_are_understood():
             if words[0] == "tfnvp":
                 name, *arguments = [word for word in words[1:]]
                 app.commands[name].make_context(name, arguments, parent=click.Context(app))
-            else:
+            elif words[2] not in OF_OTHERS:
                 assert importlib.util.find_spec(words[2]), (page, line)
             understood += 1
     assert understood > 50
