@@ -93,8 +93,13 @@ def test_programs_of_pages_run(page, reader, request):
 
 def test_every_block_says_whether_it_is_a_program():
     assert OF_THEIR_OWN | REPLACED.keys() | SLOW <= set(with_programs())
-    languages = {language for page in pages.names() for language, _ in pages.blocks(page)}
+    found = {page: pages.blocks(page) for page in pages.names()}
+    languages = {language for blocks in found.values() for language, _ in blocks}
     assert "python" in languages and languages <= LANGUAGES
+    # A fence that is indented, or of tildes, would be passed over.
+    for page, blocks in found.items():
+        fences = re.findall(r"^\s*(?:```|~~~)", (DOCS / page).read_text(), re.MULTILINE)
+        assert len(fences) == 2 * len(blocks), page
 
 
 def commands(page):
