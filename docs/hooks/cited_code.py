@@ -46,7 +46,8 @@ def _cited(path: str, name: str, first: str | None, last: str | None) -> str:
         start = _line_with(first, lines, start, end, path)
         end = _line_with(last, lines, start, end, path)
     code = textwrap.dedent("\n".join(lines[start - 1 : end]))
-    title = f"{path}, lines {start} to {end}: {name}"
+    numbers = f"lines {start} to {end}" if end > start else f"line {start}"
+    title = f"{path}, {numbers}: {name}"
     return f'```{{.python title="{title}" linenums="{start}"}}\n{code}\n```'
 
 

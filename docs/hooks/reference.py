@@ -40,8 +40,8 @@ def public_names(module: griffe.Module | griffe.Alias) -> list[str]:
 
 
 def _block(path: str) -> str:
-    inherited = "\n    options: {inherited_members: true}" if path in INHERITING else ""
-    return f"::: {path}{inherited}"
+    options = "\n    options: {inherited_members: true, show_bases: false}"
+    return f"::: {path}{options if path in INHERITING else ''}"
 
 
 def _add(files: Files, config: MkDocsConfig, name: str, content: str) -> None:
