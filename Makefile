@@ -1,6 +1,7 @@
 # make train   sets up .venv, trains Real NVP on the embedded digits, samples, evaluates, exports
 # make test    sets up .venv, runs lint and every test
 # make test-all runs slow tests too
+# make lecture runs the chapters of docs/lecture in full, and renews their output and pictures
 # make format  lets ruff rewrite what it can
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ export TFDS_DATA_DIR := $(abspath ../shared/tensorflow_datasets)
 endif
 endif
 
-.PHONY: train test test-all format clean
+.PHONY: train test test-all lecture format clean
 
 train: .venv/installed
 	$(BIN)/python -m train digits
@@ -25,6 +26,10 @@ test: .venv/installed
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+lecture: .venv/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[docs]"
+	$(BIN)/python docs/lecture/build.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -39,7 +39,7 @@ def boards(
         numbers: by title, what is written in the cells, [H, W]; otherwise nothing is.
         columns: boards in a row.
     """
-    figure, axes = panels(len(shown), 2.4, 2.6, columns)
+    figure, axes = panels(len(shown), 2.4, 2.75, columns)
     for panel, (title, board) in zip(axes, shown.items(), strict=True):
         board = np.asarray(board).astype(int)
         panel.imshow(board, cmap=_FEW, vmin=0, vmax=5)
@@ -70,7 +70,8 @@ def rows(shown: Mapping[str, ArrayLike]) -> Picture:
     A row that leaves [0, 1], such as latents, is drawn from -3, black, to 3, white.
     """
     count = max(len(row) for row in shown.values())
-    figure, axes = panels(len(shown), 0.56 * count + 1.2, 0.62, columns=1)
+    margin = 0.3 + 0.085 * max(map(len, shown))
+    figure, axes = panels(len(shown), 0.56 * count + margin, 0.62, columns=1)
     for panel, (title, row) in zip(axes, shown.items(), strict=True):
         row = np.asarray(row)
         if row.min() < -0.06 or row.max() > 1.06:

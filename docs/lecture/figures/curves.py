@@ -38,7 +38,7 @@ def times(
     Args:
         sizes: D.
         seconds: by name, as many as sizes.
-        powers: the power of D with which they should grow in the end, by the names of those that do.
+        powers: by name, the power of D with which a curve should grow in the end.
     """
     figure, (panel,) = panels(1, 5.6, 3.8)
     for (name, y), color in zip(seconds.items(), (BLUE, ORANGE, GREY), strict=False):

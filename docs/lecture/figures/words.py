@@ -1,6 +1,7 @@
 """The language of the figures, and the size at which chapters run."""
 
 import os
+from typing import Any
 
 _RUSSIAN = {
     "noise": "шум",
@@ -31,7 +32,7 @@ def say(text: str) -> str:
     return text if _language == "en" else _RUSSIAN[text]
 
 
-def size(full: int, reduced: int) -> int:
+def size(full: Any, reduced: Any) -> Any:
     """Gives the full size, or the reduced one where the variable LECTURE_REDUCED is set.
 
     The tests set it, so that each chapter runs from top to bottom in seconds.
