@@ -71,7 +71,7 @@ def rows(shown: Mapping[str, ArrayLike]) -> Picture:
     """
     count = max(len(row) for row in shown.values())
     margin = 0.3 + 0.085 * max(map(len, shown))
-    figure, axes = panels(len(shown), 0.56 * count + margin, 0.62, columns=1)
+    figure, axes = panels(len(shown), 0.5 * count + margin, 0.62, columns=1)
     for panel, (title, row) in zip(axes, shown.items(), strict=True):
         row = np.asarray(row)
         if row.min() < -0.06 or row.max() > 1.06:

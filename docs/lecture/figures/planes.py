@@ -90,7 +90,8 @@ def small_squares(mapping: Map, side: float, centres: ArrayLike) -> Picture:
         before.plot(*line.T, color=GREY, linewidth=0.5, zorder=0)
         after.plot(*np.asarray(mapping(line)).T, color=GREY, linewidth=0.5, zorder=0)
     _frame(before, say("a small square"), (-2.2, 2.2, -2.2, 2.2))
-    after.set(title=say("where it goes"), xticks=[], yticks=[])
+    after.set_title(say("where it goes"), fontsize=10)
+    after.set(xticks=[], yticks=[])
     return png(figure)
 
 
