@@ -1,5 +1,6 @@
 """Figures made of cells: matrices, boards of pixels, and pictures."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -70,14 +71,19 @@ def rows(shown: Mapping[str, ArrayLike]) -> Picture:
     A row that leaves [0, 1], such as latents, is drawn from -3, black, to 3, white.
     """
     count = max(len(row) for row in shown.values())
-    margin = 0.3 + 0.085 * max(map(len, shown))
-    figure, axes = panels(len(shown), 0.5 * count + margin, 0.62, columns=1)
+    letters = max(len(re.sub(r"[$^{}]", "", title)) for title in shown)
+    margin = 0.2 + 0.085 * letters
+    width = margin + 0.5 * count
+    figure, axes = panels(len(shown), width, 0.56, columns=1)
+    # A constrained layout leaves titles beside images of a fixed aspect no room.
+    figure.set_layout_engine("none")
+    figure.subplots_adjust(left=margin / width, right=0.995, bottom=0.01, top=0.99, hspace=0.1)
     for panel, (title, row) in zip(axes, shown.items(), strict=True):
         row = np.asarray(row)
         if row.min() < -0.06 or row.max() > 1.06:
             row = (row + 3) / 6
         panel.imshow(plotting.image_grid(row, columns=count, least_size=40))
-        panel.set(xticks=[], yticks=[])
+        panel.set(xticks=[], yticks=[], anchor="W")
         panel.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
         for side in panel.spines.values():
             side.set_visible(False)
