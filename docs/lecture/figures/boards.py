@@ -76,7 +76,7 @@ def rows(shown: Mapping[str, ArrayLike]) -> Picture:
     width = margin + 0.5 * count
     figure, axes = panels(len(shown), width, 0.56, columns=1)
     # A constrained layout leaves titles beside images of a fixed aspect no room.
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     figure.subplots_adjust(left=margin / width, right=0.995, bottom=0.01, top=0.99, hspace=0.1)
     for panel, (title, row) in zip(axes, shown.items(), strict=True):
         row = np.asarray(row)
