@@ -21,10 +21,11 @@ class Histogram:
 
     def __init__(self, bits: np.ndarray, label: str) -> None:
         # A density that is no number has no place in a histogram.
-        figure = plotting.bits_histogram({label: bits[np.isfinite(bits)]})
+        bits = bits[np.isfinite(bits)]
+        figure = plotting.bits_histogram({label: bits})
         figure.set_size_inches(6, 2.8)
         (self._axes,) = figure.axes
-        self._mark = self._axes.axvline(0, color="tab:red", linewidth=2, animated=True)
+        self._mark = self._axes.axvline(np.mean(bits), color="tab:red", linewidth=2, animated=True)
         self._canvas = FigureCanvasAgg(figure)
         self._canvas.draw()
         self._empty = self._canvas.copy_from_bbox(figure.bbox)

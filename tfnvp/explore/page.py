@@ -5,6 +5,7 @@ import math
 import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     import gradio as gr
 
 ANY = "any: p(x)"
-# Small images are to be seen as they are, pixel by pixel.
+# Small images are to be seen as they are, pixel by pixel, and below their labels.
 CSS = """
-.pixels img { image-rendering: pixelated; }
+.pixels img { image-rendering: pixelated; padding-top: 28px; box-sizing: border-box; }
 .gradio-container { max-width: 1100px !important; margin: auto; }
 footer { display: none !important; }
 """
@@ -112,13 +113,13 @@ def _between(page: "gr.Blocks", explored: Images) -> None:
                 elem_id="known",
             )
             with gr.Row():
-                others = gr.Button("Four others", elem_id="others")
-                anew = gr.Button("Draw finer scales anew", elem_id="anew")
+                others = gr.Button("Four others", size="sm", elem_id="others")
+                anew = gr.Button("Draw finer scales anew", size="sm", elem_id="anew")
         with gr.Column(scale=3, min_width=360):
             image = gr.Image(label="between", elem_id="between", height=380, **_PICTURE)
             with gr.Row():
                 corners = [
-                    gr.Image(label=text, height=150, min_width=80, elem_id=f"corner{i}", **_PICTURE)
+                    gr.Image(label=text, height=170, min_width=80, elem_id=f"corner{i}", **_PICTURE)
                     for i, text in enumerate(("0, 0", "right", "down", "right and down"))
                 ]
     seed, draw = gr.State(0), gr.State(0)
@@ -175,7 +176,7 @@ def _picture(page: "gr.Blocks", explored: Images) -> None:
                 height=150,
                 elem_id="file",
             )
-            take = gr.Button("Take a known one", elem_id="take")
+            take = gr.Button("Take a known one", size="sm", elem_id="take")
             words = gr.Markdown(elem_id="words")
         with gr.Column(scale=3, min_width=420):
             with gr.Row():
@@ -183,13 +184,13 @@ def _picture(page: "gr.Blocks", explored: Images) -> None:
                 seen = gr.Image(label="as the model sees it", elem_id="seen", **small, **_PICTURE)
                 back = gr.Image(label="reconstruction", elem_id="back", **small, **_PICTURE)
             marked = gr.Image(
-                label="bits/dim", elem_id="histogram", **_PICTURE | {"elem_classes": []}
+                show_label=False, elem_id="histogram", **_PICTURE | {"elem_classes": []}
             )
             gr.Markdown("The nearest of the known images, and their distances")
             with gr.Row():
                 count = min(len(explored.known.images), 6)
                 nearest = [
-                    gr.Image(height=120, min_width=60, elem_id=f"near{i}", **_PICTURE)
+                    gr.Image(height=140, min_width=60, elem_id=f"near{i}", **_PICTURE)
                     for i in range(count)
                 ]
     outputs = [words, seen, back, marked, *nearest]
@@ -208,13 +209,13 @@ def _picture(page: "gr.Blocks", explored: Images) -> None:
             ),
         ]
 
-    def dropped(path: str | None) -> list:
-        if path is None:
-            return [gr.skip()] * len(outputs)
+    def dropped(path: str) -> list:
         try:
             return shown(explored.read(path))
         except ImageFileError as error:
-            raise gr.Error(f"The file is no picture that can be read: {error.reason}") from None
+            # The pictures of the last file would pass for those of this one.
+            words = f"**{Path(path).name} cannot be read:** {error.reason}"
+            return [words, None, None, None, *[gr.Image(None, show_label=False) for _ in nearest]]
 
     def taken() -> list:
         return shown(explored.known.images[random.randrange(len(explored.known.images))])
