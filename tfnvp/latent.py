@@ -77,6 +77,7 @@ def at_angles(
         array([1.], dtype=float32)
     """
     z1, z2, z3, z4 = map(tf.convert_to_tensor, (z1, z2, z3, z4))
+    p, q = (tf.cast(angle, z1.dtype) for angle in (p, q))
     top = tf.cos(q) * z1 + tf.sin(q) * z2
     bottom = tf.cos(q) * z3 + tf.sin(q) * z4
     return tf.cos(p) * top + tf.sin(p) * bottom

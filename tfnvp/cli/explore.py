@@ -119,7 +119,9 @@ def _serve(application: object, port: int, browser: bool) -> None:
 
     address = f"http://{_HOST}:{port}"
     print(f"{address}, on this machine alone; Ctrl-C ends it", flush=True)
-    server = uvicorn.Server(uvicorn.Config(application, _HOST, port, log_level="warning"))
+    # Only warnings and errors are said, in the manner of the program.
+    config = uvicorn.Config(application, _HOST, port, log_level="warning", log_config=None)
+    server = uvicorn.Server(config)
     if browser:
         threading.Timer(1, webbrowser.open, [address]).start()
     server.run()
