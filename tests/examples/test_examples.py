@@ -78,36 +78,21 @@ def test_your_own_flow_learns():
     assert bits[-1] < 1.5 < bits[0]
 
 
-@pytest.mark.usefixtures("one_scale")
-def test_class_conditional_digits():
-    names = run("class_conditional_digits", **SHORT)
-    assert np.isfinite(names["given"]).all() and names["samples"].shape == (100, 8, 8, 1)
-    # Ten images of 32 pixels with a line between.
-    assert size_of("classes.png") == (331, 331)
-
-
 @pytest.mark.slow
 def test_class_conditional_digits_are_told_apart():
     names = run("class_conditional_digits")
     assert names["accuracy"] > 0.9
     assert np.mean(names["given"]) < np.mean(names["without"])
-
-
-ONE_SCALE = (r"num_scales=2, filters=16", "num_scales=1, filters=4")
-
-
-def test_anomalies_in_a_folder():
-    few = (r"(order\[200:\])", r"\1[:128]")
-    names = run("anomalies_in_a_folder", small=ONE_SCALE, few=few, epochs=SHORT["epochs"])
-    assert len(names["files"]) == 1297 and names["images"].max() == 16
-    assert sum("damaged" in file.name for file in names["files"]) == 8
-    assert np.all(np.diff(names["scores"]["bits_per_dim"][names["unusual"]]) <= 0)
-    assert Path("unusual.png").is_file()
+    # Ten images of 32 pixels with a line between.
+    assert size_of("classes.png") == (331, 331)
 
 
 @pytest.mark.slow
 def test_damaged_files_are_found_among_the_others():
     names = run("anomalies_in_a_folder")
+    assert len(names["files"]) == 1297 and names["images"].max() == 16
+    assert sum("damaged" in file.name for file in names["files"]) == 8
+    assert Path("unusual.png").is_file()
     found = sum("damaged" in names["files"][i].name for i in names["unusual"])
     # By chance it would be 0.06 of the ten.
     assert found >= 5
@@ -145,10 +130,10 @@ def test_importance_sampling_by_a_flow_wastes_few_samples():
 
 def test_a_flow_as_prior_of_a_vae():
     names = run("vae_with_flow_prior", few=(r"epochs=100", "epochs=1"))
-    # The encoder, the decoder and the flow are all trained.
-    paths = {w.path.split("/")[0] for w in names["model"].trainable_variables}
-    assert len(names["model"].trainable_variables) > 8 + len(names["flow"].trainable_variables) - 1
-    assert paths and names["learned"] < 0 and size_of("vae.png") == (133, 133)
+    # The encoder and the decoder have two layers each, and the flow is trained with them.
+    trained, of_flow = (len(names[name].trainable_variables) for name in ("model", "flow"))
+    assert trained == 8 + of_flow and of_flow > 0
+    assert names["learned"] < 0 and size_of("vae.png") == (133, 133)
 
 
 @pytest.mark.slow
@@ -179,6 +164,7 @@ def test_simulation_based_inference_comes_near_the_true_posterior():
     assert names["accuracy"] < 0.65
 
 
+@pytest.mark.slow
 def test_several_devices_train_as_one(tmp_path):
     code, out, errors = Program(functools.partial(several_devices, 2, tmp_path)).end()
     assert code == 0, errors

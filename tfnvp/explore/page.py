@@ -150,7 +150,7 @@ def _between(page: "gr.Blocks", explored: Images) -> None:
 
     inputs = [seed, draw, label, size, known, down, right, temperature, drawn]
     for slider in (right, down, temperature, drawn):
-        # Of answers that a moving slider has outrun, the last alone is asked for.
+        # A moving slider outruns its answers: the last position alone is asked for again.
         slider.input(between, inputs, image, trigger_mode="always_last", **_DIRECT)
     new = {"fn": _new_seed, "inputs": None, **_DIRECT}
     anew.click(outputs=draw, **new).then(between, inputs, image, **_DIRECT)
