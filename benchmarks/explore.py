@@ -87,7 +87,7 @@ class Tab:
 
 def of_images(tab):
     """Moves the controls of a model of images: yields their names, and the milliseconds."""
-    for size in (1, 2, 3):
+    for size in (1, 2):
         if size > 1:
             tab.choose("size", f"{size} x")
             tab.tab.wait_for_timeout(1000)

@@ -99,7 +99,7 @@ def test_between_four_images(of_images, opened):
     tab.click("#anew")
     at = changed(tab, "between", at)
     corner = source(tab, "corner2")
-    for name, choice in (("size", "3 x"), ("known", "samples")):
+    for name, choice in (("size", "2 x"), ("known", "samples")):
         tab.click(f"#{name} label:has-text('{choice}')")
         if name == "size":
             corner, at = changed(tab, "corner2", corner), changed(tab, "between", at)

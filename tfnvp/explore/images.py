@@ -13,7 +13,7 @@ from tfnvp.models import ImageRealNVP
 from tfnvp.seeds import stateless_seed
 
 #: Heights and widths that the page offers, in those of the training.
-SIZES = (1, 2, 3)
+SIZES = (1, 2)
 #: How many of the nearest known images the page shows.
 NEIGHBOURS = 6
 #: How many samples stand in for known images, where there are none.
