@@ -155,7 +155,7 @@ def shoot(page, path):
     tab = Tab(page, 1)
     if page.query_selector("#layer"):
         last = int(page.get_attribute("#layer input[type=range]", "max"))
-        for step in (0, 5, last):
+        for step in (0, 4, last):
             tab.slide("layer", step)
             page.wait_for_timeout(1500)
             page.screenshot(path=f"{path}_layer{step}.png")
