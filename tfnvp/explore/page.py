@@ -264,7 +264,9 @@ def of_vectors(steps: Callable[[int | None], list[Step]], labels: list, name: st
             list(known), value=first, label="class", visible=len(known) > 1, elem_id="class"
         )
         words = gr.Markdown(elem_id="words")
-        picture = gr.Image(elem_id="density", height=680, **_PICTURE | {"elem_classes": []})
+        picture = gr.Image(
+            show_label=False, elem_id="density", height=680, **_PICTURE | {"elem_classes": []}
+        )
 
         def shown(layer: int, label: str) -> tuple[str, np.ndarray]:
             step, image = frames(label)[layer]
