@@ -48,10 +48,11 @@ def bins(parameters: tf.Tensor, bound: float) -> Bins:
 
 
 def position(x: tf.Tensor, left_ends: tf.Tensor) -> tf.Tensor:
-    """Gives the index, int32, of the bin that each x [...] is in, from left ends [..., K]."""
-    # One sum of tensors [...] takes half the time of a sum over the last axis of [..., K].
-    ends = tf.unstack(left_ends, axis=-1)[1:]
-    return tf.add_n([tf.cast(x >= end, tf.int32) for end in ends])
+    """Gives the index, int32, of the bin that each x [..., D] is in, from left ends [D, K]."""
+    # We sum over the first axis: TensorFlow is slower at sums over a short last one.
+    inner = [1] * (x.shape.rank - 1)
+    ends = tf.reshape(tf.transpose(left_ends)[1:], [-1, *inner, left_ends.shape[0]])
+    return tf.reduce_sum(tf.cast(x >= ends, tf.int32), axis=0)
 
 
 def evaluate(x: tf.Tensor, own: Bins, bound: float) -> tuple[tf.Tensor, tf.Tensor]:
