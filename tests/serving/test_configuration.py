@@ -1,24 +1,13 @@
-"""The configuration in serving/ against the published protos, and a real server where there is one.
-
-A real server is asked where `tensorflow_model_server` is on the PATH or TF_SERVING_URL names one
-(grpc://host:8500 or http://host:8501) that serves saved_models/ by serving/models.config.
-"""
+"""The configuration in serving/ against the published protos."""
 
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import time
-from concurrent import futures
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import tfnvp
-from tfnvp.serving import Client, ServingError, calls
+from tfnvp.serving import calls
 
 pytest.importorskip("tensorflow_serving", reason="the extra `serving` is not installed")
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -96,85 +85,3 @@ def test_the_dashboard_parses_and_asks_for_metrics_that_the_docs_explain():
     assert all(f"`{metric}" in docs for metric in metrics), metrics
     for expression in expressions:
         assert expression.count("(") == expression.count(")")
-
-
-def test_a_real_server_answers(tmp_path):
-    url, process = os.environ.get("TF_SERVING_URL"), None
-    binary = shutil.which("tensorflow_model_server")
-    if not url and not binary:
-        pytest.skip("no tensorflow_model_server on the PATH and no TF_SERVING_URL")
-    urls = [url]
-    if not url:
-        grpc_port, rest_port = _free_port(), _free_port()
-        config = (ROOT / "serving" / "models.config").read_text()
-        (tmp_path / "models.config").write_text(
-            config.replace("/models", str(ROOT / "saved_models"))
-        )
-        process = subprocess.Popen(
-            [
-                binary,
-                f"--port={grpc_port}",
-                f"--rest_api_port={rest_port}",
-                f"--model_config_file={tmp_path / 'models.config'}",
-                "--allow_version_labels_for_unavailable_models=true",
-                "--enable_batching=true",
-                f"--batching_parameters_file={ROOT / 'serving' / 'batching_parameters.txt'}",
-                f"--monitoring_config_file={ROOT / 'serving' / 'monitoring.config'}",
-            ]
-        )
-        urls = [f"grpc://127.0.0.1:{grpc_port}", f"http://127.0.0.1:{rest_port}"]
-    try:
-        model = tfnvp.ImageRealNVP.from_preset("digits", load_weights=True)
-        images = next(iter(tfnvp.data.load("digits", "test", 4)))
-        for address in urls:
-            client = Client(address, "digits", "stable", timeout=60, retries=20)
-            scores = model.log_prob(images).numpy()
-            np.testing.assert_allclose(client.log_prob(images), scores, rtol=1e-4)
-            np.testing.assert_array_equal(client.decode(client.encode(images)), images)
-            assert client.sample([1, 2]).shape == (2, 8, 8, 1)
-            with pytest.raises(ServingError, match="images must"):
-                client.log_prob(images[:, :4])
-            # More rows than a batch are cut, none are not sent, and faults stay with their rows.
-            many = np.concatenate([images] * 20)
-            np.testing.assert_allclose(client.log_prob(many), np.tile(scores, 20), rtol=1e-4)
-            assert client.log_prob(images[:0]).shape == (0,)
-            many[5] = 99
-            with pytest.raises(ServingError, match="row 5: images must have values") as caught:
-                client.log_prob(many)
-            others = np.delete(caught.value.answers, 5)
-            np.testing.assert_allclose(others, np.delete(np.tile(scores, 20), 5), rtol=1e-4)
-            asked = neighbours(client, images, scores)
-            assert min(asked) > 10
-    finally:
-        if process:
-            process.terminate()
-            process.wait()
-
-
-def neighbours(client, images, scores):
-    """How often good and bad callers asked side by side for 3 s; each good answer is looked at."""
-    end, asked = time.monotonic() + 3, [0, 0]
-
-    def good():
-        while time.monotonic() < end:
-            np.testing.assert_allclose(client.log_prob(images), scores, rtol=1e-4)
-            asked[0] += 1
-
-    def bad():
-        while time.monotonic() < end:
-            with pytest.raises(ServingError):
-                client.log_prob([b"text"])
-            with pytest.raises(ServingError):
-                client.log_prob(images + 17)
-            asked[1] += 1
-
-    with futures.ThreadPoolExecutor(6) as pool:
-        for work in [pool.submit(call) for call in (good, good, good, good, bad, bad)]:
-            work.result()
-    return asked
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
