@@ -1,6 +1,8 @@
 # make train   sets up .venv, trains Real NVP on the embedded digits, samples, evaluates, exports
 # make test    sets up .venv, runs lint and every test
 # make test-all runs slow tests too
+# make test-oldest runs a few tests with the oldest versions that are allowed
+# make compat  runs more with the oldest, a middle and the newest, and writes docs/compatibility.md
 # make format  lets ruff rewrite what it can
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ export TFDS_DATA_DIR := $(abspath ../shared/tensorflow_datasets)
 endif
 endif
 
-.PHONY: train test test-all format clean
+.PHONY: train test test-all test-oldest compat format clean
 
 train: .venv/installed
 	$(BIN)/python -m train digits
@@ -25,6 +27,12 @@ test: .venv/installed
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-oldest: .venv/installed
+	$(BIN)/python tests/compat --short
+
+compat: .venv/installed
+	$(BIN)/python tests/compat
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
@@ -42,4 +50,4 @@ format: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .compat build dist *.egg-info

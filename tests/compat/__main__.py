@@ -1,0 +1,189 @@
+"""Tries tfnvp with the oldest, a middle and the newest versions of what it stands on.
+
+    python tests/compat            # `make compat`: every set, and docs/compatibility.md
+    python tests/compat --short    # `make test-oldest`: the oldest set, what matters most
+
+It makes an environment for each set in .compat/ with uv, which fetches the Python where it is not
+there. In each the laws, the models and the exports are tested, and each set reads models that each
+other one has written. The page has how many tests passed and the largest difference of log_prob.
+The short part has a few of the tests, and the oldest set reads what this environment has written.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PAGE = ROOT / "docs" / "compatibility.md"
+
+# Each set: its Python, and what is asked of the resolver beyond setup.cfg.
+SETS = {
+    "oldest": ("3.11", ["--resolution", "lowest-direct"]),
+    "middle": ("3.12", ["tensorflow==2.20.*", "keras==3.12.*"]),
+    "newest": ("3.13", ["--upgrade"]),
+}
+LIBRARIES = ("tensorflow", "tf-keras", "keras", "tensorflow-probability", "numpy", "protobuf")
+EXTRAS = "data,serving,serve"
+TOOLS = ["pytest", "pytest-xdist", "pandas", "jax>=0.10,<0.11"]
+
+TESTS = {
+    "laws": ["tests/bijectors", "tests/layers", "tests/graph", "tests/test_distribution.py"],
+    "models": ["tests/models", "tests/test_optimizers.py", "tests/test_sklearn.py"],
+    "exports": ["tests/serving/test_export.py", "tests/serving/test_cpp_runtime.py"],
+}
+TESTS["exports"] += ["tests/test_stablehlo.py"]
+SHORT = ["tests/graph/test_internals.py", "tests/models/test_saved_variables.py"]
+SHORT += ["tests/bijectors/test_affine_coupling.py", "tests/bijectors/test_squeeze.py"]
+
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+class Environment:
+    """An environment in which tfnvp is installed.
+
+    Attributes:
+        python: its interpreter.
+    """
+
+    def __init__(self, python):
+        self.python = Path(python)
+
+    @classmethod
+    def of_set(cls, name):
+        """Makes that of a set anew."""
+        directory = ROOT / ".compat" / name
+        version, asked = SETS[name]
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        uv = shutil.which("uv", path=path)
+        if uv is None:
+            raise SystemExit("the environments are made with uv: pip install uv")
+        new = cls(directory / "bin" / "python")
+        _run(uv, "venv", "--quiet", "--clear", "--python", version, directory)
+        install = (uv, "pip", "install", "--quiet", "--python", new.python)
+        _run(*install, "--editable", f".[{EXTRAS}]", *asked)
+        _run(*install, *TOOLS)
+        return new
+
+    def versions(self):
+        """The versions of Python and of what tfnvp stands on."""
+        program = "import importlib.metadata as m, json, platform, sys\n"
+        program += "found = [platform.python_version(), *map(m.version, sys.argv[1:])]\n"
+        program += "print(json.dumps(found))"
+        return json.loads(self.printed("-c", program, *LIBRARIES))
+
+    def printed(self, *arguments):
+        """The last line that a program prints."""
+        done = subprocess.run(
+            [self.python, *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(f"{self.python} {' '.join(map(str, arguments))}:\n{done.stderr}")
+        return done.stdout.splitlines()[-1] if done.stdout else ""
+
+    def test(self, paths):
+        """The closing line of pytest over some tests, which all have to pass."""
+        command = [self.python, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow"]
+        command += ["--numprocesses", "2", "--dist", "loadfile", *paths]
+        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+        print(done.stdout if done.returncode else done.stdout.splitlines()[-1], flush=True)
+        if done.returncode:
+            raise SystemExit(f"tests failed in {self.python}")
+        return done.stdout.splitlines()[-1]
+
+
+def _run(*command):
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True)
+
+
+def exchange(environments, directory):
+    """Has every set write and read; the largest differences by writer, then reader, then model."""
+    for writer, one in environments.items():
+        one.printed(HERE / "exchange.py", "write", directory / writer)
+    return {
+        writer: {
+            reader: json.loads(one.printed(HERE / "exchange.py", "read", directory / writer))
+            for reader, one in environments.items()
+        }
+        for writer in environments
+    }
+
+
+def table(*rows):
+    """Rows of a table in Markdown, the first of which is its head."""
+    head, *rest = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *rest])
+
+
+def page(versions, tests, differences):
+    """The text of docs/compatibility.md."""
+    counts = {
+        name: [re.search(r"(\d+) passed(?:, (\d+) skipped)?", line) for line in of_set.values()]
+        for name, of_set in tests.items()
+    }
+    return (
+        (HERE / "page.md")
+        .read_text()
+        .format(
+            ranges=table(("", "versions"), *ranges()),
+            machine=f"{platform.system()} {platform.machine()}, {time.strftime('%Y-%m-%d')}",
+            versions=table(("set", "Python", *LIBRARIES), *((k, *v) for k, v in versions.items())),
+            tests=table(
+                ("set", *TESTS),
+                *(
+                    (name, *(f"{m[1]} passed, {m[2] or 0} skipped" for m in found))
+                    for name, found in counts.items()
+                ),
+            ),
+            differences=table(
+                ("written by", *(f"read by {name}" for name in differences)),
+                *(
+                    (writer, *(f"{max(models.values()):.1e}" for models in readers.values()))
+                    for writer, readers in differences.items()
+                ),
+            ),
+        )
+    )
+
+
+def ranges():
+    """What setup.cfg allows: rows of a name and a range."""
+    text = (ROOT / "setup.cfg").read_text()
+    yield "Python", re.search(r"^python_requires = (.*)$", text, re.MULTILINE)[1]
+    for name in LIBRARIES[:-1]:
+        yield name, re.search(rf"^    {name} (.*)$", text, re.MULTILINE)[1]
+
+
+def main():
+    """Does what the command line asks."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--short", action="store_true", help="the oldest set alone, a few tests")
+    short = parser.parse_args().short
+    with tempfile.TemporaryDirectory() as directory:
+        if short:
+            here, oldest = Environment(sys.executable), Environment.of_set("oldest")
+            oldest.test(SHORT)
+            here.printed(HERE / "exchange.py", "write", Path(directory, "here"))
+            print(oldest.printed(HERE / "exchange.py", "read", Path(directory, "here")))
+            return
+        environments = {name: Environment.of_set(name) for name in SETS}
+        versions = {name: one.versions() for name, one in environments.items()}
+        differences = exchange(environments, Path(directory))
+        tests = {
+            name: {room: one.test(paths) for room, paths in TESTS.items()}
+            for name, one in environments.items()
+        }
+    PAGE.write_text(page(versions, tests, differences))
+    print(f"written: {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
