@@ -28,12 +28,12 @@ PAGE = ROOT / "docs" / "compatibility.md"
 # Each set: its Python, and what is asked of the resolver beyond setup.cfg.
 SETS = {
     "oldest": ("3.11", ["--resolution", "lowest-direct"]),
-    "middle": ("3.12", ["tensorflow==2.20.*", "keras==3.12.*"]),
-    "newest": ("3.13", ["--upgrade"]),
+    "middle": ("3.12", ["tensorflow==2.20.*", "keras==3.14.*"]),
+    "newest": ("3.13", []),
 }
 LIBRARIES = ("tensorflow", "tf-keras", "keras", "tensorflow-probability", "numpy", "protobuf")
 EXTRAS = "data,serving,serve"
-TOOLS = ["pytest", "pytest-xdist", "pandas", "jax>=0.10,<0.11"]
+TOOLS = ["pytest>=8", "pytest-xdist>=3", "pandas>=2.2", "jax>=0.10,<0.11"]
 
 TESTS = {
     "laws": ["tests/bijectors", "tests/layers", "tests/graph", "tests/test_distribution.py"],
@@ -69,8 +69,7 @@ class Environment:
         new = cls(directory / "bin" / "python")
         _run(uv, "venv", "--quiet", "--clear", "--python", version, directory)
         install = (uv, "pip", "install", "--quiet", "--python", new.python)
-        _run(*install, "--editable", f".[{EXTRAS}]", *asked)
-        _run(*install, *TOOLS)
+        _run(*install, "--editable", f".[{EXTRAS}]", *TOOLS, *asked)
         return new
 
     def versions(self):
