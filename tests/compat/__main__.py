@@ -132,7 +132,7 @@ def page(versions, tests, differences):
         (HERE / "page.md")
         .read_text()
         .format(
-            ranges=table(("", "versions"), *ranges()),
+            ranges=table(("what", "versions"), *ranges()),
             machine=f"{platform.system()} {platform.machine()}, {time.strftime('%Y-%m-%d')}",
             versions=table(("set", "Python", *LIBRARIES), *((k, *v) for k, v in versions.items())),
             tests=table(

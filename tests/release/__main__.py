@@ -46,10 +46,9 @@ def source():
 
 
 def newcomers_steps(text):
-    """What a README has a reader run in any directory: its commands and programs, in order.
+    """What a README has a reader run in any directory: commands of tfnvp and programs, in order.
 
-    Those that stand before the first program are what a reader starts with. Lines with a comment
-    "in the checkout" are not for readers of the wheel, and a usage with RECIPE is no command.
+    A usage, which has RECIPE for a name, is no command.
     """
     found = re.finditer(
         r"^```python\n(.*?)^```$|^    (tfnvp [^\n#]*)", text, re.DOTALL | re.MULTILINE
