@@ -36,13 +36,21 @@ EXTRAS = "data,serving,serve"
 TOOLS = ["pytest>=8", "pytest-xdist>=3", "pandas>=2.2", "jax>=0.10,<0.11"]
 
 TESTS = {
-    "laws": ["tests/bijectors", "tests/layers", "tests/graph", "tests/test_distribution.py"],
-    "models": ["tests/models", "tests/test_optimizers.py", "tests/test_sklearn.py"],
-    "exports": ["tests/serving/test_export.py", "tests/serving/test_cpp_runtime.py"],
+    "laws": ["bijectors/test_laws.py", "layers/test_laws.py", "graph/test_internals.py"],
+    "models": [
+        "models/test_flow_model.py",
+        "models/test_image_saved.py",
+        "models/test_image_training.py",
+        "models/test_presets.py",
+        "models/test_row_weights.py",
+        "models/test_saved_variables.py",
+        "models/test_vector_real_nvp.py",
+        "test_optimizers.py",
+        "data/test_tfds_sets.py",
+    ],
+    "exports": ["serving/test_export.py", "test_stablehlo.py"],
 }
-TESTS["exports"] += ["tests/test_stablehlo.py"]
-SHORT = ["tests/graph/test_internals.py", "tests/models/test_saved_variables.py"]
-SHORT += ["tests/bijectors/test_affine_coupling.py", "tests/bijectors/test_squeeze.py"]
+SHORT = ["graph/test_internals.py", "models/test_row_weights.py", "bijectors/test_squeeze.py"]
 
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -89,9 +97,10 @@ class Environment:
         return done.stdout.splitlines()[-1] if done.stdout else ""
 
     def test(self, paths):
-        """The closing line of pytest over some tests, which all have to pass."""
-        command = [self.python, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow"]
-        command += ["--numprocesses", "2", "--dist", "loadfile", *paths]
+        """The closing line of pytest over some files of tests, which all have to pass."""
+        options = ["-p", "no:cacheprovider", "-m", "not slow", "--numprocesses", "2"]
+        files = [HERE.parent / path for path in paths]
+        command = [self.python, "-m", "pytest", *options, "--dist", "loadfile", *files]
         done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
         print(done.stdout if done.returncode else done.stdout.splitlines()[-1], flush=True)
         if done.returncode:
