@@ -51,7 +51,7 @@ def _check_versions() -> None:
     python = ".".join(map(str, sys.version_info[:3]))
     if python not in (known := SpecifierSet(own["Requires-Python"])):
         raise ImportError(f"tfnvp {own['Version']} needs Python {_plain(known)}, this is {python}")
-    for requirement in map(Requirement, own.get_all("Requires-Dist")):
+    for requirement in map(Requirement, importlib.metadata.requires("tfnvp")):
         if requirement.marker:  # An extra is looked for where it is used.
             continue
         try:
