@@ -35,7 +35,7 @@ def archives():
     for directory in (DIST, ROOT / "build"):
         shutil.rmtree(directory, ignore_errors=True)
     _run(BIN / "uv", "build", "--quiet")
-    _run(BIN / "uv", "tool", "run", "--quiet", "twine", "check", "--strict", *DIST.iterdir())
+    _run(BIN / "uv", "tool", "run", "--quiet", "twine", "check", "--strict", *DIST.glob("tfnvp-*"))
 
 
 def source():
