@@ -4,6 +4,8 @@
 # make test-oldest runs a few tests with the oldest versions that are allowed
 # make compat  runs more with the oldest, a middle and the newest, and writes docs/compatibility.md
 # make release-check builds both archives and tries them: CONTRIBUTING.md has the rest of a release
+# make docs    builds the site of docs/ into build/site
+# make lecture runs the chapters of docs/lecture in full, and renews their output and pictures
 # make format  lets ruff rewrite what it can
 
 PYTHON ?= python3
@@ -16,7 +18,7 @@ export TFDS_DATA_DIR := $(abspath ../shared/tensorflow_datasets)
 endif
 endif
 
-.PHONY: train test test-all test-oldest compat release-check format clean
+.PHONY: train test test-all test-oldest compat docs lecture release-check format clean
 
 train: .venv/core
 	$(BIN)/python -m train digits
@@ -34,6 +36,14 @@ test-oldest: .venv/installed
 
 compat: .venv/installed
 	$(BIN)/python tests/compat
+
+# The variable spares mkdocs-material's note on the MkDocs to come.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+lecture: .venv/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[docs]"
+	$(BIN)/python docs/lecture/build.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

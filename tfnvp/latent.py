@@ -58,6 +58,26 @@ def interpolate(
     angle = tf.linspace(tf.zeros([], z1.dtype), end, steps)
     p = tf.reshape(angle, [steps, 1] + [1] * z1.shape.rank)
     q = tf.reshape(angle, [1, steps] + [1] * z1.shape.rank)
+    return at_angles(z1, z2, z3, z4, p, q)
+
+
+def at_angles(
+    z1: TensorLike, z2: TensorLike, z3: TensorLike, z4: TensorLike, p: TensorLike, q: TensorLike
+) -> tf.Tensor:
+    """Gives the point at two angles of the manifold that `interpolate` lays a grid on.
+
+    Args:
+        p, q: radians, of one shape with the latents or such that it broadcasts to theirs.
+
+    Returns:
+        A latent of the shape that these have together.
+
+    Example:
+        >>> tfnvp.latent.at_angles([1.0], [2.0], [3.0], [4.0], p=0.0, q=0.0).numpy()
+        array([1.], dtype=float32)
+    """
+    z1, z2, z3, z4 = map(tf.convert_to_tensor, (z1, z2, z3, z4))
+    p, q = (tf.cast(angle, z1.dtype) for angle in (p, q))
     top = tf.cos(q) * z1 + tf.sin(q) * z2
     bottom = tf.cos(q) * z3 + tf.sin(q) * z4
     return tf.cos(p) * top + tf.sin(p) * bottom

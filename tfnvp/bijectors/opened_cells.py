@@ -60,7 +60,7 @@ class OpenedCells(FlowBijector):
         return tf.add_n(moved), tf.reduce_sum(tf.add_n(log_dets), axis=-1)
 
     def _cells(self, x: tf.Tensor) -> list[list[tf.Tensor]]:
-        """Gives each cell by itself, three [D]; with all at once TensorFlow takes thrice the time."""
+        """Gives each cell by itself, three [D]; all at once take thrice the time."""
         cells = tf.cast(self.values(x), x.dtype)
         return [tf.unstack(cell) for cell in tf.unstack(cells, axis=-1)]
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tfnvp._version import __version__
-from tfnvp.cli import describe, draw, export, score, serve, terminal, versions
+from tfnvp.cli import describe, draw, explore, export, score, serve, terminal, versions
 from tfnvp.training import command
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ def _program(
 
 _COMMANDS = (command.train, score.evaluate, draw.sample, draw.interpolate, draw.extrapolate)
 _COMMANDS += (draw.reconstruct, score.score, export.export, describe.presets, describe.info)
-_COMMANDS += (serve.serve, versions.promote, versions.rollback)
+_COMMANDS += (explore.explore, serve.serve, versions.promote, versions.rollback)
 for _command in _COMMANDS:
     app.command()(_command)
 

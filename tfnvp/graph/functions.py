@@ -21,11 +21,12 @@ class Changes:
 
     def __init__(self, layers: list[keras.Layer]) -> None:
         self._layers = [inner for layer in layers for inner in with_inner_layers(layer)]
-        self._structure = None
+        self._structure = self._variables = None
 
     def happened(self) -> bool:
         """Tells whether the layers have changed since this was last asked, or never was."""
-        before, self._structure = self._structure, structure(self._layers)
+        before = self._structure
+        self._structure, self._variables = structure(self._layers)
         return self._structure != before
 
 

@@ -124,19 +124,6 @@ def with_inner_layers(layer: keras.Layer) -> list[keras.Layer]:
     return layer._flatten_layers()
 
 
-class _Same:
-    """Equals what holds the same object, which is kept, lest another one gets its identity."""
-
-    def __init__(self, held: object) -> None:
-        self.held = held
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.held is other.held
-
-    def __hash__(self) -> int:
-        return id(self.held)
-
-
 # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/trackable/base.py
 class ListedToConverters(tf.__internal__.tracking.AutoTrackable):
     """Shows the `tf.Variable`s that it iterates over to whoever saves what holds it.
@@ -165,16 +152,17 @@ def own_variables(layer: keras.Layer) -> list[tf.Variable]:
     return list(values.values())
 
 
-def structure(layers: list[keras.Layer]) -> tuple:
-    """Tells what a trace of layers depends on beside values: their policies and variables."""
-    return tuple(
-        (
-            layer.dtype_policy.name,
-            *((_Same(v), v.trainable) for v in layer._trainable_variables),
-            *map(_Same, layer._non_trainable_variables),
-        )
-        for layer in layers
-    )
+def structure(layers: list[keras.Layer]) -> tuple[list, list[keras.Variable]]:
+    """Tells what a trace of layers depends on beside values: their policies and variables.
+
+    Variables are told by their identities; they come too, for who keeps them keeps others from
+    getting these.
+    """
+    trained = [variable for layer in layers for variable in layer._trainable_variables]
+    others = [variable for layer in layers for variable in layer._non_trainable_variables]
+    facts = [layer.dtype_policy.name for layer in layers]
+    facts += [variable.trainable for variable in trained]
+    return [*facts, *map(id, trained), *map(id, others)], trained + others
 
 
 def kind(layer: keras.Layer) -> tuple:
