@@ -2,8 +2,10 @@
 
 import itertools
 import re
+import sys
 from pathlib import Path
 
+import pytest
 from compat import __main__ as compat
 from packaging.specifiers import SpecifierSet
 
@@ -39,4 +41,21 @@ def test_each_set_is_within_the_ranges_and_their_ends_are_tried():
 
 def test_the_tests_that_are_run_are_there():
     for path in itertools.chain(*compat.TESTS.values(), compat.SHORT):
-        assert Path(compat.ROOT, "tests", path).is_file()
+        assert Path(compat.ROOT, "tests", path.partition("::")[0]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [("uv", "environments are made with uv"), ("Python", "uv has no Python 3.99: ")],
+)
+def test_the_oldest_set_is_left_out_where_it_cannot_be_made(
+    missing, reason, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(sys, "argv", ["compat", "--short"])
+    monkeypatch.setattr(compat, "ROOT", tmp_path)
+    if missing == "uv":
+        monkeypatch.setattr(compat.shutil, "which", lambda *args, **kwargs: None)
+    monkeypatch.setitem(compat.SETS, "oldest", ("3.99", []))
+    compat.main()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"the oldest versions are not tried: {reason}")
