@@ -65,7 +65,6 @@ WRITERS = {
 NEW = ("SavedModel", "StableHLO")
 
 
-@pytest.mark.filterwarnings("ignore:no warm-up requests")
 @pytest.mark.parametrize("kind", WRITERS)
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(kind, model, tmp_path, full_disk):
     directory = tmp_path / "written"
@@ -85,7 +84,6 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(kind, model, tmp_path,
         assert path.read_bytes() == b"old"
 
 
-@pytest.mark.filterwarnings("ignore:no warm-up requests")
 @pytest.mark.parametrize("kind", WRITERS)
 def test_permissions_are_those_of_any_new_file(kind, model, tmp_path):
     directory = tmp_path / "written"
@@ -145,7 +143,6 @@ def test_a_directory_that_holds_something_is_not_replaced(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
 
 
-@pytest.mark.filterwarnings("ignore:no warm-up requests")
 def test_a_version_that_is_being_written_has_its_number(model, tmp_path):
     with atomic_file.writing(tmp_path / "1") as other:
         other.mkdir()

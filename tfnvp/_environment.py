@@ -1,12 +1,16 @@
 """The checks of what tfnvp needs around it, done when it is imported."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 
 @contextlib.contextmanager
@@ -35,8 +39,41 @@ def quiet_if_asked() -> Iterator[None]:
             os.close(stderr)
 
 
+def _check_versions() -> None:
+    """Raises an ImportError at the first version that tfnvp's own metadata leave out.
+
+    pip minds them when it installs, and not when something else is installed afterwards.
+    """
+    try:
+        own = importlib.metadata.metadata("tfnvp")
+    except importlib.metadata.PackageNotFoundError:
+        return  # A directory on the path says nothing of what it needs.
+    python = ".".join(map(str, sys.version_info[:3]))
+    if python not in (known := SpecifierSet(own["Requires-Python"])):
+        raise ImportError(f"tfnvp {own['Version']} needs Python {_plain(known)}, this is {python}")
+    for requirement in map(Requirement, importlib.metadata.requires("tfnvp")):
+        if requirement.marker:  # An extra is looked for where it is used.
+            continue
+        try:
+            found = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # Its import says so, or finds it under the name of another distribution.
+        if not requirement.specifier.contains(found, prereleases=True):
+            needed = requirement.name + _plain(requirement.specifier)
+            raise ImportError(
+                f"tfnvp {own['Version']} needs {needed}, but {found} is installed: "
+                f"pip install '{needed}'"
+            )
+
+
+def _plain(versions: SpecifierSet) -> str:
+    """Writes a range of versions with its lower bound first."""
+    return ",".join(sorted(map(str, versions), reverse=True))
+
+
 def check() -> None:
     """Raises an ImportError that says what to install or set."""
+    _check_versions()
     needs = "tfnvp needs Keras' tensorflow backend, but"
     remedy = "set KERAS_BACKEND=tensorflow before keras is imported"
     try:

@@ -233,7 +233,6 @@ def test_where_nothing_can_be_exported_to_is_one_line(saved, tmp_path):
     saved.with_name("card.json").unlink()
 
 
-@pytest.mark.filterwarnings("ignore:no warm-up requests")
 def test_a_full_disk_ends_an_export_in_one_line_and_leaves_nothing(saved, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
@@ -245,7 +244,6 @@ def test_a_full_disk_ends_an_export_in_one_line_and_leaves_nothing(saved, tmp_pa
     assert list((tmp_path / "served").iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore:no warm-up requests")
 def test_a_directory_in_digits_of_another_script_is_no_version(saved, tmp_path):
     for name in ("\u00b2", "\u0663", "9" * 30):  # superscript two, Arabic three
         (tmp_path / name).mkdir()

@@ -10,10 +10,7 @@ from helpers.few_couplings import FewCouplings
 
 import tfnvp
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*shuffle=True"),
-    pytest.mark.usefixtures("eagerly"),
-]
+pytestmark = pytest.mark.usefixtures("eagerly")
 SHAPES = {"images": (4, 4, 1), "vectors": (3,)}
 
 
@@ -35,6 +32,15 @@ def case(request):
 
 def _batches(*parts):
     return tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(4)
+
+
+def test_keras_has_nothing_to_say_of_the_order_of_a_data_set(case):
+    model, x = case
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(_batches(x), verbose=0)
+    with pytest.warns(UserWarning, match="`shuffle=True` was passed, but will be ignored"):
+        model.fit(_batches(x), shuffle=True, verbose=0)
 
 
 def test_labels_that_are_not_used_are_refused(case, refuses):

@@ -55,13 +55,6 @@ def test_the_card_tells_what_the_model_is(model, tmp_path):
         tfnvp.serving.SavedModel(path)
 
 
-def test_without_the_extra_the_warm_up_is_skipped_and_said_so(model, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
-    with pytest.warns(UserWarning, match="extra `serving`"):
-        path = tfnvp.export_saved_model(model, tmp_path, ["encode"])
-    assert not (path / "assets.extra").exists()
-
-
 @pytest.mark.parametrize("kind", ["images", "vectors"])
 def test_kernels_in_bfloat16_halve_the_file_and_score_about_the_same(
     kind, tiny_model, randomize, tmp_path
@@ -159,13 +152,15 @@ def test_the_loaded_export_names_a_row_that_it_cannot_answer(exported):
 
 
 def test_warm_up_has_requests_of_1_8_and_64_rows_that_are_answered(exported):
-    from tensorflow_serving.apis import prediction_log_pb2
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
 
     served = tf.saved_model.load(str(exported)).signatures
     file = exported / "assets.extra" / "tf_serving_warmup_requests"
     rows = []
     for record in tf.data.TFRecordDataset(str(file)):
         log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        # To the byte it is as the published protos write it.
+        assert log.SerializeToString(deterministic=True) == record.numpy()
         request = log.predict_log.request
         inputs = {key: tf.make_ndarray(x) for key, x in request.inputs.items()}
         name = request.model_spec.signature_name

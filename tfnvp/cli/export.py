@@ -51,9 +51,8 @@ def export(
         card = _card(Path(model).with_name("card.json"))
     size = _size(image_size)
     with warnings.catch_warnings():
-        # TensorFlow and Keras warn of what a user cannot mend; a missing extra is another matter.
+        # TensorFlow and Keras warn of what a user cannot mend.
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", "no warm-up requests")
         exported = export_saved_model(
             flow, to, signature or None, size, bfloat16_weights, card, max_pixels, strict
         )

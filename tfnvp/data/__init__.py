@@ -113,6 +113,7 @@ def load(
         ValueError: if `name`, `split` or `batch_size` is not one that is described here, or labels
             are asked of a set that has none, or a flip of vectors.
         DatasetNotFoundError: if a TFDS set is not in the data directory; says how to get it.
+        ImportError: if a TFDS set is asked for without the extra `data`.
 
     Example:
         >>> images = tfnvp.data.load("digits", split="test", batch_size=64)

@@ -43,9 +43,15 @@ class TFDSSet:
 
         Raises:
             DatasetNotFoundError: if the set is not in the data directory, or not whole.
+            ImportError: without the extra `data`.
         """
-        import tensorflow_datasets as tfds  # It is slow to import.
-
+        try:
+            import tensorflow_datasets as tfds  # It is slow to import.
+        except ModuleNotFoundError as missing:
+            raise ImportError(
+                f"the TFDS set {self.name} is read by tensorflow-datasets, of the extra `data`: "
+                "pip install '.[data]' in tfnvp's checkout"
+            ) from missing
         # The directory itself is read: a builder looked up by name would depend on what this
         # version of TFDS knows, and warns where the set is missing.
         try:

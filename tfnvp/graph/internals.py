@@ -1,6 +1,6 @@
 """Every private name of TensorFlow, TFP and Keras that tfnvp uses: where to look when they change.
 
-Each part names the version that it was written for and where its names are defined.
+Each part names the versions that it was tried with and where its names are defined in the latest.
 `tests/graph/test_internals.py` has a canary for each, which fails on the day on which the name is
 gone or the workaround is no longer needed.
 """
@@ -25,13 +25,13 @@ from tfnvp.graph import replicas
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-# Keras 3.15.
+# Keras 3.13 to 3.15.
 
 
 class MultiWorkerFit:
     """A mixin for a `keras.Model`: `fit` and `evaluate` under MultiWorkerMirroredStrategy.
 
-    Keras 3.15 breaks them in two places, both in
+    Keras breaks them in two places, both in
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/trainer.py
     `tests/training/test_multi_worker.py` fails on the day that Keras mends them: this can go then.
     """
@@ -196,7 +196,7 @@ def in_training() -> bool:
     return bool(call_context is not None and call_context.training)
 
 
-# TensorFlow 2.21.
+# TensorFlow 2.19 to 2.21.
 
 
 # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/distribute/mirrored_strategy.py

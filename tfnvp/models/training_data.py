@@ -37,6 +37,8 @@ def accepted(
     class_weight = given.pop("class_weight", None)
     parts = accepted_parts(model, *(given.get(name) for name in names), class_weight=class_weight)
     given |= dict(zip(names, parts, strict=False))
+    if isinstance(given["x"], tf.data.Dataset) and "shuffle" in bound.signature.parameters:
+        given.setdefault("shuffle", False)  # Keras warns of its own default, True.
     validation = given.get("validation_data")
     if isinstance(validation, tuple | list):
         validation = keras.utils.unpack_x_y_sample_weight(validation)

@@ -318,10 +318,12 @@ class TrainingSteps(MultiWorkerFit, keras.Model):
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Takes a step; data are arrays as those of `fit`, else as `keras.Model`."""
+        self.reset_metrics()  # Before 3.15 Keras returns the average of all calls.
         return self._hand_to_keras("train_on_batch", args, kwargs)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Measures a batch; data are arrays as those of `fit`, else as `keras.Model`."""
+        self.reset_metrics()  # Before 3.15 Keras returns the average of all calls.
         return self._hand_to_keras("test_on_batch", args, kwargs)
 
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
