@@ -210,7 +210,7 @@ def test_export_takes_the_card_and_the_signatures_asked_for(saved, tmp_path):
             ["sample", "{saved}", "--to", "samples.jpg"],
             "samples.jpg: '.jpg'; known: .png, .npy, .npz",
         ),
-        (["sample", "nosuch", "--to", "s.png"], "cifar10_small, digits, mnist, got nosuch"),
+        (["sample", "nosuch", "--to", "s.png"], "digits, mnist, mnist_conditional, got nosuch"),
         (["sample", "/", "--to", "s.png"], "no SavedModel in /"),
         (["score", "{saved}"], "give files or --dataset"),
         (["score", "{saved}", "/nosuch.png"], "/nosuch.png"),
