@@ -10,9 +10,6 @@ from helpers.small_images import LEVELS, floats, pixels
 
 import tfnvp
 
-# Keras warns that a data set is not shuffled by `fit`.
-pytestmark = pytest.mark.filterwarnings("ignore:.*shuffle=True")
-
 
 @pytest.fixture(scope="module")
 def model(tiny_model):
