@@ -1,4 +1,4 @@
-"""What the benchmarks compare is comparable."""
+"""The benchmarks compare what is comparable."""
 
 import functools
 import json

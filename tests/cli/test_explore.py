@@ -92,6 +92,12 @@ def test_where_the_set_is_not_there_samples_stand_in(tmp_path, monkeypatch, tiny
     assert explore._known(flow, "cifar10_small", None, None) == ("", None)
 
 
+def test_where_tfds_is_not_installed_samples_stand_in(monkeypatch):
+    model = tfnvp.ImageRealNVP.from_preset("mnist")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    assert explore._known(model, "mnist", None, None) == ("", None)
+
+
 def test_a_named_set(tiny_model):
     flow = tiny_model((8, 8, 1), levels=17)
     source, images = explore._known(flow, "other.keras", None, "digits")

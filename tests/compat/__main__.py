@@ -165,7 +165,7 @@ def _rows(cells):
 
 
 def ranges():
-    """What setup.cfg allows: rows of a name and a range."""
+    """The versions that setup.cfg allows: rows of a name and a range."""
     text = (ROOT / "setup.cfg").read_text()
     yield "Python", re.search(r"^python_requires = (.*)$", text, re.MULTILINE)[1]
     for name in LIBRARIES[:-1]:

@@ -1,4 +1,4 @@
-"""What the page of a model of images shows, computed without Gradio."""
+"""Images of the page of a model, computed without Gradio."""
 
 import math
 

@@ -87,7 +87,7 @@ def _known(
     if recipe is not None:
         try:
             batch = next(iter(recipes.get(recipe).load("train", _KNOWN, shuffle=False)))
-        except DatasetNotFoundError:
+        except (DatasetNotFoundError, ImportError):  # The extra `data` may be missing too.
             return "", None
         x = np.asarray(batch[0] if isinstance(batch, tuple) else batch)
         if x.shape[1:] == tuple(flow.event_shape):

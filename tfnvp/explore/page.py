@@ -13,7 +13,7 @@ import numpy as np
 
 from tfnvp.data import ImageFileError
 from tfnvp.explore import figures
-from tfnvp.explore.images import SIZES, Corners, Images, Scored
+from tfnvp.explore.images import NEIGHBOURS, SIZES, Corners, Images, Scored
 from tfnvp.explore.layers import Step
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _picture(page: "gr.Blocks", explored: Images) -> None:
             )
             gr.Markdown("The nearest of the known images, and their distances")
             with gr.Row():
-                count = min(len(explored.known.images), 6)
+                count = min(len(explored.known.images), NEIGHBOURS)
                 nearest = [
                     gr.Image(height=140, min_width=60, elem_id=f"near{i}", **_PICTURE)
                     for i in range(count)

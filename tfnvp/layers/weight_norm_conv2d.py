@@ -108,7 +108,7 @@ def _with_lengths(
     """Scales the columns of v, [K, filters], to the lengths `scale`, or to one where none is given.
 
     The gradient is equation 3 of the paper. It is written out because TensorFlow's own takes twice
-    the operations for each of a model's kernels, which is 2% of a small model's step.
+    the operations for each of a model's kernels, which is about 1% of a small model's step.
     """
     inverse = tf.math.rsqrt(tf.reduce_sum(tf.square(v), axis=0))
     factor = inverse * scale[0] if scale else inverse

@@ -1,4 +1,4 @@
-"""What a figure gives: an image file that notebooks show, and pages keep."""
+"""Pictures, which figures give: an image file that notebooks show, and pages keep."""
 
 import base64
 import io
