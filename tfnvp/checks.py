@@ -68,6 +68,16 @@ def check_positive_int(name: str, value: object, optional: bool = False) -> None
         raise ValueError(f"{name} must be {wanted}, got {name}={value!r}")
 
 
+def check_spline_bins(value: object) -> None:
+    """Raises a ValueError unless `value` is 0, of no splines, or an integer of 2 or more."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 0 or value == 1:
+        raise ValueError(
+            "spline_bins must be an integer of 2 or more, or 0 for affine couplings, got "
+            f"spline_bins={value!r}"
+        )
+
+
 def is_number(text: str) -> bool:
     """Tells whether a text is a number as Python writes it."""
     try:

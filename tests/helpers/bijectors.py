@@ -16,6 +16,7 @@ from tfnvp.bijectors import (
     InvertibleConv1x1,
     LogTails,
     OpenedCells,
+    SplineCoupling,
     Squeeze,
     Standardization,
 )
@@ -34,20 +35,30 @@ from tfnvp.masks import ChannelHalves, Checkerboard
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-def _image_coupling(mask, channels, dtype):
+def _image_coupling(mask, channels, dtype, spline_bins=0):
     stays = channels // 2 if isinstance(mask, ChannelHalves) else channels
     changes = channels - stays if isinstance(mask, ChannelHalves) else channels
     if isinstance(mask, ChannelHalves) and mask.parity:
         changes = stays
     parity = mask.parity if isinstance(mask, Checkerboard) else None
-    network = ResidualNetwork(changes, 4, 1, checkerboard_parity=parity, dtype=dtype)
-    return AffineCoupling(mask, network)
+    network = ResidualNetwork(
+        changes, 4, 1, checkerboard_parity=parity, spline_bins=spline_bins, dtype=dtype
+    )
+    # Some values are beyond the bound.
+    return SplineCoupling(mask, network, 0.8) if spline_bins else AffineCoupling(mask, network)
 
 
 def _vector_coupling(parity, size, dtype):
     changes = size // 2 if parity else size - size // 2
     network = DenseNetwork(changes, [8], activation="tanh", dtype=dtype)
     return AffineCoupling(ChannelHalves(parity, event_ndims=1), network)
+
+
+def _vector_splines(parity, size, dtype):
+    changes = size // 2 if parity else size - size // 2
+    hidden = keras.layers.Dense(8, "tanh", dtype=dtype)
+    network = keras.Sequential([hidden, keras.layers.Dense(changes * 10, dtype=dtype)])
+    return SplineCoupling(ChannelHalves(parity, event_ndims=1), network, 0.8)
 
 
 def _normalization(mask, dtype):
@@ -78,6 +89,11 @@ CASES = {
     "channels 1": (lambda d: _image_coupling(ChannelHalves(1), 3, d), (2, 3, 3)),
     "vector 0": (lambda d: _vector_coupling(0, 5, d), (5,)),
     "vector 1": (lambda d: _vector_coupling(1, 5, d), (5,)),
+    "splines checkerboard 0": (lambda d: _image_coupling(Checkerboard(0), 2, d, 4), (3, 2, 2)),
+    "splines checkerboard 1": (lambda d: _image_coupling(Checkerboard(1), 1, d, 4), (3, 3, 1)),
+    "splines channels 0": (lambda d: _image_coupling(ChannelHalves(0), 3, d, 2), (2, 3, 3)),
+    "splines channels 1": (lambda d: _image_coupling(ChannelHalves(1), 3, d, 4), (2, 3, 3)),
+    "splines vector 0": (lambda d: _vector_splines(0, 5, d), (5,)),
     "invertible conv": (lambda d: InvertibleConv1x1(InvertibleMatrix(dtype=d)), (3, 2, 4)),
     "matrix of vectors": (
         lambda d: InvertibleConv1x1(InvertibleMatrix(seed=1, dtype=d), event_ndims=1),
@@ -106,7 +122,7 @@ CASES = {
 MODELS = {
     ("real nvp", "float32"): (lambda d: _real_nvp(2, d), (4, 4, 2)),
     ("real nvp plus", "float64"): (
-        lambda d: _real_nvp(2, d, 2, mixing=True, equalized=True),
+        lambda d: _real_nvp(2, d, 2, mixing=True, equalized=True, spline_bins=4),
         (4, 4, 2),
     ),
 }

@@ -3,6 +3,7 @@
 from tfnvp.bijectors.affine_coupling import AffineCoupling
 from tfnvp.bijectors.batch_normalization import BatchNormalization
 from tfnvp.bijectors.context_shift import ContextShift
+from tfnvp.bijectors.coupling import Coupling
 from tfnvp.bijectors.elementwise_spline import ElementwiseSpline
 from tfnvp.bijectors.equalization import Equalization
 from tfnvp.bijectors.factor_out import FactorOut
@@ -12,6 +13,7 @@ from tfnvp.bijectors.invertible_conv import InvertibleConv1x1
 from tfnvp.bijectors.log_tails import LogTails
 from tfnvp.bijectors.one_pass import forward_and_log_det, inverse_and_log_det
 from tfnvp.bijectors.opened_cells import OpenedCells
+from tfnvp.bijectors.spline_coupling import SplineCoupling
 from tfnvp.bijectors.squeeze import Squeeze
 from tfnvp.bijectors.standardization import Standardization
 
@@ -19,6 +21,7 @@ __all__ = [
     "AffineCoupling",
     "BatchNormalization",
     "ContextShift",
+    "Coupling",
     "ElementwiseSpline",
     "Equalization",
     "FactorOut",
@@ -27,6 +30,7 @@ __all__ = [
     "InvertibleConv1x1",
     "LogTails",
     "OpenedCells",
+    "SplineCoupling",
     "Squeeze",
     "Standardization",
     "forward_and_log_det",

@@ -42,8 +42,7 @@ class ElementwiseSpline(FlowBijector):
     def inverse_and_log_slopes(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps vectors [..., D] to latents, and gives the log of each curve's slope, [..., D]."""
         bins = self._bins(x)
-        own = _own(bins, rational_quadratic.position(x, bins.x))
-        return rational_quadratic.evaluate(x, own, self.bound)
+        return rational_quadratic.evaluate(x, _own(x, bins, bins.x), self.bound)
 
     def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         z, log_slopes = self.inverse_and_log_slopes(x)
@@ -51,19 +50,22 @@ class ElementwiseSpline(FlowBijector):
 
     def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         bins = self._bins(z)
-        own = _own(bins, rational_quadratic.position(z, bins.y))
-        x, log_slope = rational_quadratic.solve(z, own, self.bound)
+        x, log_slope = rational_quadratic.solve(z, _own(z, bins, bins.y), self.bound)
         return x, -tf.reduce_sum(log_slope, axis=-1)
 
     def _bins(self, x: tf.Tensor) -> rational_quadratic.Bins:
-        return rational_quadratic.bins(tf.cast(self.weights(x), x.dtype), self.bound)
+        parameters = tf.transpose(tf.cast(self.weights(x), x.dtype))
+        return rational_quadratic.bins(parameters, self.bound)
 
 
-def _own(bins: rational_quadratic.Bins, index: tf.Tensor) -> rational_quadratic.Bins:
-    """Gathers the bin [..., D] that each value is in from bins [D, K], by indices [..., D]."""
-    size, count = bins.x.shape
+def _own(x: tf.Tensor, bins: rational_quadratic.Bins, ends: tf.Tensor) -> rational_quadratic.Bins:
+    """Picks the bin [..., D] that each value is in from bins [K, D], by their first ends."""
+    count, size = ends.shape
+    # We sum over the first axis: TensorFlow is slower at sums over a short last one.
+    ends = tf.reshape(ends[1:], [count - 1, *[1] * (x.shape.rank - 1), size])
+    index = tf.reduce_sum(tf.cast(x >= ends, tf.int32), axis=0)
     # All six figures are gathered at once, so that the gradient adds them up in one pass, too.
-    table = tf.reshape(tf.stack(bins, axis=-1), [size * count, 6])
+    table = tf.reshape(tf.stack(bins, axis=-1), [count * size, 6])
     return rational_quadratic.Bins(
-        *tf.unstack(tf.gather(table, index + count * tf.range(size)), axis=-1)
+        *tf.unstack(tf.gather(table, index * size + tf.range(size)), axis=-1)
     )

@@ -16,7 +16,7 @@ _OF_SLOPE_ONE = math.log(math.expm1(1 - _LEAST))
 
 
 class Bins(NamedTuple):
-    """Bins of splines, each [..., K]: left end, width, bottom, height, slopes at both ends."""
+    """Bins of splines, each [K, ...]: left end, width, bottom, height, slopes at both ends."""
 
     x: tf.Tensor
     width: tf.Tensor
@@ -27,32 +27,38 @@ class Bins(NamedTuple):
 
 
 def bins(parameters: tf.Tensor, bound: float) -> Bins:
-    """Makes the bins of a spline from [-bound, bound] to itself out of free parameters.
+    """Makes the bins of splines from [-bound, bound] to itself out of free parameters.
 
     Args:
-        parameters: [..., 3K - 1]: K logits of widths, K of heights, and K - 1 slopes between; of
+        parameters: [3K - 1, ...]: K logits of widths, K of heights, and K - 1 slopes between; of
             zeros the spline is the identity.
         bound: where the linear tails, of slope one, begin.
     """
-    count = (parameters.shape[-1] + 1) // 3
-    widths, heights, slopes = tf.split(parameters, [count, count, count - 1], axis=-1)
-    width, height = (
-        2 * bound * (_LEAST + (1 - _LEAST * count) * tf.nn.softmax(logits))
-        for logits in (widths, heights)
-    )
-    x, y = (tf.cumsum(size, axis=-1, exclusive=True) - bound for size in (width, height))
+    count = (parameters.shape[0] + 1) // 3
+    widths, heights, slopes = tf.split(parameters, [count, count, count - 1])
+    width, height = (_LEAST + (1 - _LEAST * count) * _softmax(x) for x in (widths, heights))
+    width, height = 2 * bound * width, 2 * bound * height
+    x, y = (tf.cumsum(size, exclusive=True) - bound for size in (width, height))
     slopes = _LEAST + tf.nn.softplus(slopes + _OF_SLOPE_ONE)
-    one = tf.ones_like(width[..., :1])
-    slope, next_slope = tf.concat([one, slopes], -1), tf.concat([slopes, one], -1)
+    one = tf.ones_like(width[:1])
+    slope, next_slope = tf.concat([one, slopes], 0), tf.concat([slopes, one], 0)
     return Bins(x, width, y, height, slope, next_slope)
 
 
-def position(x: tf.Tensor, left_ends: tf.Tensor) -> tf.Tensor:
-    """Gives the index, int32, of the bin that each x [..., D] is in, from left ends [D, K]."""
-    # We sum over the first axis: TensorFlow is slower at sums over a short last one.
-    inner = [1] * (x.shape.rank - 1)
-    ends = tf.reshape(tf.transpose(left_ends)[1:], [-1, *inner, left_ends.shape[0]])
-    return tf.reduce_sum(tf.cast(x >= ends, tf.int32), axis=0)
+def _softmax(logits: tf.Tensor) -> tf.Tensor:
+    """Computes the softmax over the first axis; TensorFlow's own moves it to the end and back."""
+    largest = tf.stop_gradient(tf.reduce_max(logits, axis=0))
+    powers = tf.exp(logits - largest)
+    return powers / tf.reduce_sum(powers, axis=0)
+
+
+def own(v: tf.Tensor, bins: Bins, ends: tf.Tensor) -> Bins:
+    """Picks the bin [...] that each value v [...] is in, by the bins' first ends [K, ...]."""
+    # Whole tensors are compared, multiplied and added up: gathering and its gradient are slower.
+    after = tf.cast(v >= ends[1:], v.dtype)
+    one = tf.ones_like(after[:1])
+    within = tf.concat([one, after], 0) - tf.concat([after, tf.zeros_like(one)], 0)
+    return Bins(*(tf.reduce_sum(within * figure, axis=0) for figure in bins))
 
 
 def evaluate(x: tf.Tensor, own: Bins, bound: float) -> tuple[tf.Tensor, tf.Tensor]:

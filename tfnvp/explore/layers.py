@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.bijectors import AffineCoupling, inverse_and_log_det
+from tfnvp.bijectors import Coupling, inverse_and_log_det
 from tfnvp.models import VectorRealNVP
 
 tfb = tfp.bijectors
@@ -99,11 +99,11 @@ def _chain(parts: list[tfb.Bijector]) -> tfb.Chain:
 
 def _groups(parts: list[tfb.Bijector]) -> list[tuple[str, list[tfb.Bijector]]]:
     """Names the layers, each coupling together with the matrix that follows it."""
-    left = sum(isinstance(part, AffineCoupling) for part in parts)
+    left = sum(isinstance(part, Coupling) for part in parts)
     groups = []
     for part in parts:
         name = _NAMES.get(type(part).__name__, type(part).__name__)
-        if isinstance(part, AffineCoupling):
+        if isinstance(part, Coupling):
             groups.append((f"coupling {left}", [part]))
             left -= 1
         elif name == "matrix" and groups:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfnvp.checks import check_spline_bins
 from tfnvp.graph.concatenation import concatenate
 from tfnvp.graph.pure_layer import PureLayer
 from tfnvp.graph.replicas import hide_from_constant_folding
@@ -48,6 +49,7 @@ class ResidualNetwork(PureLayer):
         momentum: the memory of the batch normalizations' averages, see `RunningMoments`.
         scale_l2: the L2 coefficient on the lengths of the weight-normalised kernels.
         synchronized: whether the batches of all replicas are normalised as one, under a strategy.
+        spline_bins: K, bins of the splines of a `SplineCoupling`; 0 for an `AffineCoupling`.
         **kwargs: further arguments of `PureLayer`: `remat`, `traces`, and those of
             `keras.layers.Layer`.
 
@@ -55,11 +57,12 @@ class ResidualNetwork(PureLayer):
         x: [N, H, W, C]. context: [N, K], or None. training: as in Keras.
 
     Returns:
-        [N, H, W, 2 * channels], log-scales and then shifts, in the layer's variable dtype whatever
-        the policy's compute dtype.
+        [N, H, W, 2 * channels], log-scales and then shifts, and with splines (3K - 1) * channels
+        more, see `SplineCoupling`; in the layer's variable dtype whatever the policy's compute
+        dtype.
 
     Raises:
-        ValueError: if blocks is negative.
+        ValueError: if blocks is negative, or spline_bins neither 0 nor 2 or more.
     """
 
     def __init__(
@@ -71,10 +74,12 @@ class ResidualNetwork(PureLayer):
         momentum: float = 0.9,
         scale_l2: float = 5e-5,
         synchronized: bool = True,
+        spline_bins: int = 0,
         **kwargs: Any,
     ) -> None:
         if not isinstance(blocks, int) or blocks < 0:
             raise ValueError(f"blocks must be an integer of 0 or more, got blocks={blocks!r}")
+        check_spline_bins(spline_bins)
         super().__init__(**kwargs)
         self.channels = channels
         self.filters = filters
@@ -83,6 +88,9 @@ class ResidualNetwork(PureLayer):
         self.momentum = momentum
         self.scale_l2 = scale_l2
         self.synchronized = synchronized
+        self.spline_bins = spline_bins
+        curve = 3 * spline_bins - 1 if spline_bins else 0
+        self._outputs = (2 + curve) * channels
 
         def norm(name: str, **options: Any) -> FusedBatchNormalization:
             options = {"synchronized": synchronized, "dtype": self.dtype_policy, **options}
@@ -110,7 +118,7 @@ class ResidualNetwork(PureLayer):
         self.skips = [conv(f"skip{i}", filters, 1) for i in range(blocks + 1)]
         self.output_norm = norm("output_norm")
         self.output_conv = conv(
-            "output_conv", 2 * channels, 1, use_bias=True, scale_initializer="zeros"
+            "output_conv", self._outputs, 1, use_bias=True, scale_initializer="zeros"
         )
         self.context_shifts = [
             keras.layers.Dense(
@@ -174,7 +182,11 @@ class ResidualNetwork(PureLayer):
             skipped.append(self.skips[i + 1](h))
         total = tf.add_n(skipped)
         outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
-        return self.log_scale(tf.cast(outputs, self.variable_dtype))
+        outputs = tf.cast(outputs, self.variable_dtype)
+        if not self.spline_bins:
+            return self.log_scale(outputs)
+        affine, curves = tf.split(outputs, [2 * self.channels, -1], axis=-1)
+        return concatenate(self.log_scale(affine), curves)
 
     def _with_negation(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
         """Concatenates the normalised input, its negation and the mask, where there is one."""
@@ -185,4 +197,4 @@ class ResidualNetwork(PureLayer):
         return concatenate(2 * x, -2 * x, mask)
 
     def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
-        return (*x_shape[:-1], 2 * self.channels)
+        return (*x_shape[:-1], self._outputs)

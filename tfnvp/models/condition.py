@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfnvp.bijectors import ContextShift
-from tfnvp.bijectors.affine_coupling import with_context
+from tfnvp.bijectors.coupling import with_context
 from tfnvp.checks import check_positive_int
 from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import LabelEncoding

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.bijectors import AffineCoupling, FactorOut
+from tfnvp.bijectors import Coupling, FactorOut
 from tfnvp.bijectors.flow_bijector import held_layers
 from tfnvp.bijectors.one_pass import parts
 from tfnvp.graph.internals import Invert
@@ -25,7 +25,7 @@ def describe(flow: tfd.TransformedDistribution) -> list[str]:
     """
     rows = list(_rows(flow.bijector, flow.event_shape, 1))
     scales = max(scale for scale, *_ in rows)
-    couplings = sum(isinstance(part, AffineCoupling) for _, part, *_ in rows)
+    couplings = sum(isinstance(part, Coupling) for _, part, *_ in rows)
     count = sum(v.shape.num_elements() for v in flow.trainable_variables)
     lines = [
         f"events {flow.event_shape.as_list()}: {scales} scale{'s' * (scales > 1)}, "

@@ -11,6 +11,7 @@ from tfnvp.bijectors import (
     BatchNormalization,
     FactorOut,
     InvertibleConv1x1,
+    SplineCoupling,
     Squeeze,
 )
 from tfnvp.checks import check_positive_int
@@ -30,7 +31,7 @@ class Multiscale:
     Attributes:
         residual_blocks: residual blocks of each conditioner.
         context_shape: the shape of a batch of contexts, or None.
-        mixing, momentum, scale_l2, synchronized, remat: as in `ImageRealNVP`.
+        mixing, momentum, scale_l2, synchronized, remat, spline_bins: as in `ImageRealNVP`.
         policy: the dtype policy of conditioners; the flow is in its variable dtype.
         traces: what the conditioners of the model share.
     """
@@ -42,6 +43,7 @@ class Multiscale:
     scale_l2: float
     synchronized: bool
     remat: bool
+    spline_bins: int
     policy: keras.dtype_policies.DTypePolicy
     traces: Traces = dataclasses.field(default_factory=Traces)
 
@@ -76,6 +78,7 @@ class Multiscale:
                 scale_l2=self.scale_l2,
                 synchronized=self.synchronized,
                 remat=self.remat,
+                spline_bins=self.spline_bins,
                 traces=self.traces,
                 dtype=self.policy,
             )
@@ -88,7 +91,8 @@ class Multiscale:
                 self.momentum, self.synchronized, dtype=self.policy.variable_dtype
             )
             moments.build((None, None, None, changing))
-            bijectors += [AffineCoupling(mask, network), BatchNormalization(mask, moments)]
+            coupling = SplineCoupling if self.spline_bins else AffineCoupling
+            bijectors += [coupling(mask, network), BatchNormalization(mask, moments)]
         return bijectors
 
 

@@ -19,7 +19,7 @@ _SMALL = _PAPER_CIFAR10 | {"filters": 32, "residual_blocks": 2}
 _DIGITS = {"image_shape": (8, 8, 1), "num_scales": 2, "filters": 32, "residual_blocks": 1}
 _DIGITS |= {"levels": 17}
 _MNIST = {"image_shape": (28, 28, 1), "num_scales": 2, "filters": 32, "residual_blocks": 2}
-_MNIST |= {"mixing": True, "equalized": True, "alpha": 0.005}
+_MNIST |= {"mixing": True, "equalized": True, "alpha": 0.005, "spline_bins": 8}
 # The model learns p(x | y), and p(x) too, since a tenth of the labels is left out in training.
 _TEN_CLASSES = {"num_classes": 10, "label_dropout": 0.1}
 
