@@ -3,7 +3,6 @@
 from tfnvp.bijectors.affine_coupling import AffineCoupling
 from tfnvp.bijectors.batch_normalization import BatchNormalization
 from tfnvp.bijectors.context_shift import ContextShift
-from tfnvp.bijectors.coupling import Coupling
 from tfnvp.bijectors.elementwise_spline import ElementwiseSpline
 from tfnvp.bijectors.equalization import Equalization
 from tfnvp.bijectors.factor_out import FactorOut
@@ -21,7 +20,6 @@ __all__ = [
     "AffineCoupling",
     "BatchNormalization",
     "ContextShift",
-    "Coupling",
     "ElementwiseSpline",
     "Equalization",
     "FactorOut",

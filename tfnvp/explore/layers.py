@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.bijectors import Coupling, inverse_and_log_det
+from tfnvp.bijectors import inverse_and_log_det
+from tfnvp.bijectors.coupling import Coupling
 from tfnvp.models import VectorRealNVP
 
 tfb = tfp.bijectors

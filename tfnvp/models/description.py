@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfnvp.bijectors import Coupling, FactorOut
+from tfnvp.bijectors import FactorOut
+from tfnvp.bijectors.coupling import Coupling
 from tfnvp.bijectors.flow_bijector import held_layers
 from tfnvp.bijectors.one_pass import parts
 from tfnvp.graph.internals import Invert
