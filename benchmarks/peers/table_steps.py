@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 import tfnvp.sklearn
 from tfnvp import layers
-from tfnvp.bijectors import LogTails
+from tfnvp.bijectors import LogTails, SplineCoupling
 from tfnvp.distribution import FlowDistribution
 from tfnvp.models import VectorRealNVP, fitting
 
@@ -53,8 +53,22 @@ def student_t():
     _subclass("build_distribution", replaced)
 
 
+def spline_couplings():
+    """Couplings that bend by splines of 8 bins what they have scaled and shifted."""
+
+    def bent(self, i):
+        coupling = VectorRealNVP._coupling(self, i)
+        affine = coupling.conditioner
+        network = layers.DenseNetwork.from_config({**affine.get_config(), "spline_bins": 8})
+        stays = self.event_size - affine.channels
+        network.build((None, stays), self.condition.context_shape)
+        return SplineCoupling(coupling.mask, network)
+
+    _subclass("_coupling", bent)
+
+
 STEPS = (no_matrices, no_curves, no_log_tails, no_dropout, no_averages)
-STEPS = {step.__name__: step for step in (*STEPS, student_t)}
+STEPS = {step.__name__: step for step in (*STEPS, student_t, spline_couplings)}
 
 
 def _freeze(kind):

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfnvp.checks import check_share
+from tfnvp.checks import check_share, check_spline_bins
 from tfnvp.configured_layer import ConfiguredLayer
+from tfnvp.graph.concatenation import concatenate
 from tfnvp.layers.bounded_log_scale import BoundedLogScale
 from tfnvp.seeds import fresh_seed, random_bytes
 
@@ -27,16 +28,18 @@ class DenseNetwork(ConfiguredLayer):
         dropout: probability with which training leaves out each hidden unit, in [0, 1), to
             a 256th.
         seed: the seed of the initial weights and of the dropout; None draws one.
+        spline_bins: K, bins of the splines of a `SplineCoupling`; 0 for an `AffineCoupling`.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
         x: [N, D]. context: [N, K], or None. training: as in Keras.
 
     Returns:
-        [N, 2 * channels], log-scales and then shifts, in the layer's variable dtype.
+        [N, 2 * channels], log-scales and then shifts, and with splines (3K - 1) * channels more,
+        see `SplineCoupling`; in the layer's variable dtype.
 
     Raises:
-        ValueError: if dropout is not in [0, 1).
+        ValueError: if dropout is not in [0, 1), or spline_bins neither 0 nor 2 or more.
 
     Example:
         >>> import tensorflow as tf, tfnvp
@@ -51,15 +54,20 @@ class DenseNetwork(ConfiguredLayer):
         activation: str | Callable = "relu",
         dropout: float = 0.0,
         seed: int | None = None,
+        spline_bins: int = 0,
         **kwargs: Any,
     ) -> None:
         check_share("dropout", dropout)
+        check_spline_bins(spline_bins)
         super().__init__(**kwargs)
         self.channels = channels
         self.hidden_units = list(hidden_units)
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.seed = seed
+        self.spline_bins = spline_bins
+        curve = 3 * spline_bins - 1 if spline_bins else 0
+        self._outputs = (2 + curve) * channels
         self.hidden = [
             keras.layers.Dense(
                 units,
@@ -75,7 +83,7 @@ class DenseNetwork(ConfiguredLayer):
         if dropout:
             self.seed_generator = keras.random.SeedGenerator(seed)
         self.output_layer = keras.layers.Dense(
-            2 * channels, kernel_initializer="zeros", dtype=self.dtype_policy, name="output"
+            self._outputs, kernel_initializer="zeros", dtype=self.dtype_policy, name="output"
         )
         self.log_scale = BoundedLogScale(dtype=self.variable_dtype, name="log_scale")
 
@@ -85,7 +93,7 @@ class DenseNetwork(ConfiguredLayer):
         for layer in [*self.hidden, self.output_layer]:
             layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
-        self.log_scale.build(input_shape)
+        self.log_scale.build((*x_shape[:-1], 2 * self.channels))
 
     def call(
         self, x: tf.Tensor, context: tf.Tensor | None = None, training: bool | None = None
@@ -96,7 +104,11 @@ class DenseNetwork(ConfiguredLayer):
         factors = self._thinning(tf.shape(x)[0]) if thins else [1] * len(self.hidden)
         for layer, factor in zip(self.hidden, factors, strict=True):
             x = layer(x) * factor if thins else layer(x)
-        return self.log_scale(tf.cast(self.output_layer(x), self.variable_dtype))
+        outputs = tf.cast(self.output_layer(x), self.variable_dtype)
+        if not self.spline_bins:
+            return self.log_scale(outputs)
+        affine, curves = tf.split(outputs, [2 * self.channels, -1], axis=-1)
+        return concatenate(self.log_scale(affine), curves)
 
     def _thinning(self, rows: tf.Tensor) -> list[tf.Tensor]:
         """Draws, for each hidden layer, zeros that leave out units and factors that keep the mean.
@@ -111,4 +123,4 @@ class DenseNetwork(ConfiguredLayer):
         return tf.split(factors, self.hidden_units, axis=-1)
 
     def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
-        return (*x_shape[:-1], 2 * self.channels)
+        return (*x_shape[:-1], self._outputs)
