@@ -64,9 +64,15 @@ VARIANTS = {
         "Muon": {},
         "Muon, invertible 1x1 convolutions": {"overrides": {"mixing": True}},
     },
-    "cifar10_plus": {"recipe": {}, "equalized": {"overrides": {"equalized": True}}},
+    "cifar10_plus": {
+        "recipe": {},
+        "spline couplings": {"overrides": {"spline_bins": 8}},
+        "equalized": {"overrides": {"equalized": True}},
+    },
     "mnist": {
         "recipe": {},
+        "affine couplings": {"overrides": {"spline_bins": 0}},
+        "four bins": {"overrides": {"spline_bins": 4}},
         "not equalized": {"overrides": {"equalized": False, "alpha": 0.05}},
         "alpha 0.05": {"overrides": {"alpha": 0.05}},
         "three scales of 24 filters": {"overrides": {"num_scales": 3, "filters": 24}},
