@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfnvp.shapes import sizes
+
 #: Makes an event again of what `Partition.split` gave as changing, once it has changed.
 Merge = Callable[[tf.Tensor], tf.Tensor]
 
@@ -30,6 +32,15 @@ class Partition(abc.ABC):
     @abc.abstractmethod
     def changing(self, changes: tf.Tensor) -> tf.Tensor | None:
         """Gives ones where `split`'s second result does change, else zeros; None for everywhere."""
+
+    def pick(self, changes: tf.Tensor) -> tf.Tensor:
+        """Gives of `split`'s second result what does change, for work that costs more than that."""
+        return changes
+
+    def put(self, changes: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
+        """Puts what `pick` gave, once it has changed, in its place."""
+        del changes  # It is all in its place.
+        return changed
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(parity={self.parity})"
@@ -56,6 +67,24 @@ class Checkerboard(Partition):
     def changing(self, changes: tf.Tensor) -> tf.Tensor:
         """Gives a tensor [H, W, 1]: 1 where a pixel changes, 0 where it stays."""
         return 1 - self.stays(changes)
+
+    def pick(self, changes: tf.Tensor) -> tf.Tensor:
+        """Gives the pixels that change, [..., H / 2, W, C], of odd sizes with a row or column more.
+
+        The even rows' come first in each row, and then the odd rows'.
+        """
+        even, odd = _quarters(changes)
+        return tf.concat([even[1 - self.parity], odd[self.parity]], axis=-2)
+
+    def put(self, changes: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:
+        """Puts pixels [..., H / 2, W, C] among those that stay."""
+        rows = [list(pixels) for pixels in _quarters(changes)]
+        rows[0][1 - self.parity], rows[1][self.parity] = tf.split(changed, 2, axis=-2)
+        x = tf.stack([tf.stack(pixels, axis=-2) for pixels in rows], axis=-4)
+        *batch, half_height, _, half_width, _, channels = sizes(x)
+        x = tf.reshape(x, [*batch, 2 * half_height, 2 * half_width, channels])
+        height, width = sizes(changes)[-3:-1]
+        return x[..., :height, :width, :]
 
     def stays(self, x: tf.Tensor) -> tf.Tensor:
         """Gives a tensor [H, W, 1], of x's dtype: 1 where a pixel stays, 0 where it changes."""
@@ -107,6 +136,20 @@ class ChannelHalves(Partition):
 
     def __repr__(self) -> str:
         return f"ChannelHalves(parity={self.parity}, event_ndims={self.event_ndims})"
+
+
+def _quarters(x: tf.Tensor) -> list[list[tf.Tensor]]:
+    """Gives the pixels of even and of odd rows, and of each those of even and of odd columns.
+
+    TensorFlow's gradient of a slice with steps takes many times as long as that of `unstack`.
+    """
+    *batch, height, width, channels = sizes(x)
+    if any(not isinstance(size, int) or size % 2 for size in (height, width)):
+        ends = [[0, height % 2], [0, width % 2], [0, 0]]
+        x = tf.pad(x, [*[[0, 0]] * len(batch), *ends])
+    halves = [(height + 1) // 2, 2, (width + 1) // 2, 2]
+    rows = tf.unstack(tf.reshape(x, [*batch, *halves, channels]), axis=-4)
+    return [tf.unstack(pixels, axis=-2) for pixels in rows]
 
 
 def checkerboard(

@@ -4,6 +4,7 @@ Source: Gregory and Delbourgo (1982); Durkan, Bekasov, Murray and Papamakarios, 
 Flows" (arXiv 1906.04032), section 3.1.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -36,8 +37,10 @@ def bins(parameters: tf.Tensor, bound: float) -> Bins:
     """
     count = (parameters.shape[0] + 1) // 3
     widths, heights, slopes = tf.split(parameters, [count, count, count - 1])
-    width, height = (_LEAST + (1 - _LEAST * count) * _softmax(x) for x in (widths, heights))
-    width, height = 2 * bound * width, 2 * bound * height
+    width, height = (
+        2 * bound * (_LEAST + (1 - _LEAST * count) * powers / tf.reduce_sum(powers, axis=0))
+        for powers in (_powers(widths), _powers(heights))
+    )
     x, y = (tf.cumsum(size, exclusive=True) - bound for size in (width, height))
     slopes = _LEAST + tf.nn.softplus(slopes + _OF_SLOPE_ONE)
     one = tf.ones_like(width[:1])
@@ -45,20 +48,56 @@ def bins(parameters: tf.Tensor, bound: float) -> Bins:
     return Bins(x, width, y, height, slope, next_slope)
 
 
-def _softmax(logits: tf.Tensor) -> tf.Tensor:
-    """Computes the softmax over the first axis; TensorFlow's own moves it to the end and back."""
-    largest = tf.stop_gradient(tf.reduce_max(logits, axis=0))
-    powers = tf.exp(logits - largest)
-    return powers / tf.reduce_sum(powers, axis=0)
+def _powers(logits: tf.Tensor) -> tf.Tensor:
+    """Computes powers of e of which a softmax over the first axis is the shares, at most 1."""
+    return tf.exp(logits - tf.stop_gradient(tf.reduce_max(logits, axis=0)))
 
 
-def own(v: tf.Tensor, bins: Bins, ends: tf.Tensor) -> Bins:
-    """Picks the bin [...] that each value v [...] is in, by the bins' first ends [K, ...]."""
-    # Whole tensors are compared, multiplied and added up: gathering and its gradient are slower.
-    after = tf.cast(v >= ends[1:], v.dtype)
-    one = tf.ones_like(after[:1])
-    within = tf.concat([one, after], 0) - tf.concat([after, tf.zeros_like(one)], 0)
-    return Bins(*(tf.reduce_sum(within * figure, axis=0) for figure in bins))
+def own_bins(parameters: tf.Tensor, v: tf.Tensor, bound: float, of_y: bool = False) -> Bins:
+    """Makes of each value's own spline the one bin that the value is in.
+
+    It is what `bins` and a choice among its bins give, in half of the time: what can be done to one
+    bin is not done to K.
+
+    Args:
+        parameters: [3K - 1, ...], as in `bins`.
+        v: [...], values to `evaluate`, or to `solve` for if `of_y`.
+        bound: as in `bins`.
+        of_y: whether a bin is found by its bottom and height, in place of left end and width.
+
+    Returns:
+        Bins of figures [...].
+    """
+    count = (parameters.shape[0] + 1) // 3
+    *logits, slopes = tf.split(parameters, [count, count, count - 1])
+    widths, heights = (_powers(x) for x in logits)
+    share = 1 - _LEAST * count
+    # Of all bins but the last, the ends, where the sizes of all bins sum to `total`.
+    sizes = heights if of_y else widths
+    total = tf.reduce_sum(sizes, axis=0)
+    bins_before = tf.reshape(tf.range(1, count, dtype=v.dtype), [-1, *[1] * v.shape.rank])
+    cumulated = tf.stack(list(itertools.accumulate(tf.unstack(sizes)[:-1])))
+    ends = share * cumulated + _LEAST * bins_before * total
+    passed = tf.cast((v + bound) / (2 * bound) * total >= ends, v.dtype)
+    zeros = tf.zeros_like(passed[:1])
+    within = tf.concat([zeros + 1, passed], 0) - tf.concat([passed, zeros], 0)
+    # All K sizes are taken: TensorFlow's gradient of a slice costs more than all of this.
+    passed = tf.concat([passed, zeros], 0)
+    least_before = _LEAST * tf.reduce_sum(passed, axis=0)
+
+    def start_and_size(sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        factor = share / tf.reduce_sum(sizes, axis=0)
+        before = least_before + factor * tf.reduce_sum(passed * sizes, axis=0)
+        own = _LEAST + factor * tf.reduce_sum(within * sizes, axis=0)
+        return 2 * bound * before - bound, 2 * bound * own
+
+    def slope(within: tf.Tensor) -> tf.Tensor:
+        # No slope stands for the outer ends of the outer bins: a sum of zeros makes it one.
+        return _LEAST + tf.nn.softplus(tf.reduce_sum(within * slopes, axis=0) + _OF_SLOPE_ONE)
+
+    return Bins(
+        *start_and_size(widths), *start_and_size(heights), slope(within[1:]), slope(within[:-1])
+    )
 
 
 def evaluate(x: tf.Tensor, own: Bins, bound: float) -> tuple[tf.Tensor, tf.Tensor]:

@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from tfnvp.bijectors import rational_quadratic
 from tfnvp.bijectors.coupling import Coupling
-from tfnvp.bijectors.rational_quadratic import Bins
-from tfnvp.masks import Merge, Partition
+from tfnvp.masks import Partition
 from tfnvp.shapes import sizes
 from tfnvp.types import TensorLike
 
@@ -67,42 +66,34 @@ class SplineCoupling(Coupling):
 
     def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         changes, outputs, merge = self._conditioned(x)
-        log_scale, shift, bins = self._scales_and_bins(changes, outputs)
-        u = changes * tf.exp(log_scale) + shift
-        within = rational_quadratic.own(u, bins, bins.x)
-        z, log_slope = rational_quadratic.evaluate(u, within, self.bound)
-        return self._joined(changes, z, log_scale + log_slope, merge)
+        x = self.mask.pick(changes)
+        log_scale, shift, curve = self._taken_apart(outputs, x)
+        u = x * tf.exp(log_scale) + shift
+        bins = rational_quadratic.own_bins(curve, u, self.bound)
+        z, log_slope = rational_quadratic.evaluate(u, bins, self.bound)
+        return merge(self.mask.put(changes, z)), self._sum(log_scale + log_slope)
 
     def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         changes, outputs, merge = self._conditioned(z)
-        log_scale, shift, bins = self._scales_and_bins(changes, outputs)
-        within = rational_quadratic.own(changes, bins, bins.y)
-        u, log_slope = rational_quadratic.solve(changes, within, self.bound)
+        z = self.mask.pick(changes)
+        log_scale, shift, curve = self._taken_apart(outputs, z)
+        bins = rational_quadratic.own_bins(curve, z, self.bound, of_y=True)
+        u, log_slope = rational_quadratic.solve(z, bins, self.bound)
         x = (u - shift) * tf.exp(-log_scale)
-        return self._joined(changes, x, -log_scale - log_slope, merge)
+        return merge(self.mask.put(changes, x)), -self._sum(log_scale + log_slope)
 
-    def _scales_and_bins(
-        self, changes: tf.Tensor, outputs: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, Bins]:
-        """Takes the conditioner's outputs apart into log-scales, shifts and bins [K, ...]."""
-        count = outputs.shape[-1] // changes.shape[-1]
-        outputs = tf.reshape(outputs, [*sizes(changes)[:-1], count, changes.shape[-1]])
-        # The groups come first, so that what follows adds up whole tensors, which TensorFlow does
-        # faster than sums over a short last axis.
-        rank = outputs.shape.rank
-        outputs = tf.transpose(outputs, [rank - 2, *range(rank - 2), rank - 1])
-        bins = rational_quadratic.bins(outputs[2:], self.bound)
-        return outputs[0], outputs[1], bins
-
-    def _joined(
-        self, changes: tf.Tensor, changed: tf.Tensor, log_slopes: tf.Tensor, merge: Merge
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Joins the parts again; under a checkerboard some pixels stay after all."""
-        indicator = self._changing(changes)
-        if indicator is not None:
-            changed = tf.where(indicator > 0, changed, changes)
-            log_slopes *= indicator
-        return merge(changed), self._sum(log_slopes)
+    def _taken_apart(
+        self, outputs: tf.Tensor, changes: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Gives log-scales and shifts, of the shape of what changes, and splines [3K - 1, ...]."""
+        channels = changes.shape[-1]
+        parts = tf.split(self.mask.pick(outputs), [channels, channels, -1], axis=-1)
+        log_scale, shift, curve = parts
+        count = curve.shape[-1] // channels
+        curve = tf.reshape(curve, [*sizes(changes)[:-1], count, channels])
+        # Parameters come first: TensorFlow is slow at sums over a short axis further inside.
+        rank = curve.shape.rank
+        return log_scale, shift, tf.transpose(curve, [rank - 2, *range(rank - 2), rank - 1])
 
     def _check_size(self, outputs: tf.Tensor, channels: int) -> None:
         bins, left = divmod(outputs.shape[-1] - channels, 3 * channels)
