@@ -78,3 +78,34 @@ def test_repr_names_the_parity():
     """Error messages of a coupling show it."""
     assert repr(Checkerboard(1)) == "Checkerboard(parity=1)"
     assert repr(ChannelHalves(0, event_ndims=1)) == "ChannelHalves(parity=0, event_ndims=1)"
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+@pytest.mark.parametrize("shape", [(4, 6, 2), (3, 5, 1), (1, 1, 3), (2, 3, 4, 3, 2)])
+@pytest.mark.parametrize("known", [True, False], ids=["known sizes", "unknown sizes"])
+def test_checkerboard_picks_what_changes_and_puts_it_back(parity, shape, known):
+    mask = Checkerboard(parity)
+    x = np.arange(1.0, 1 + np.prod(shape)).reshape(shape)
+
+    def picked_and_put(x):
+        picked = mask.pick(x)
+        return picked, mask.put(x, -picked)
+
+    if not known:
+        sizes = [*[None] * (len(shape) - 1), shape[-1]]
+        picked_and_put = tf.function(picked_and_put, [tf.TensorSpec(sizes, tf.float64)])
+    picked, put = picked_and_put(tf.constant(x))
+    changing = np.broadcast_to(mask.changing(tf.constant(x)) == 1, shape)
+    # Odd sizes are filled up by zeros.
+    np.testing.assert_array_equal(np.sort(picked[picked != 0]), np.sort(x[changing]))
+    assert (
+        tf.size(picked) <= np.prod(shape[:-3]) * (shape[-3] + 1) // 2 * (shape[-2] + 1) * shape[-1]
+    )
+    np.testing.assert_array_equal(put, np.where(changing, -x, x))
+
+
+@pytest.mark.parametrize("mask", [ChannelHalves(0), ChannelHalves(1, event_ndims=1)])
+def test_all_of_a_half_is_picked(mask):
+    x = tf.ones([2, 3, 4, 5])
+    assert mask.pick(x) is x
+    assert mask.put(x, x + 1)[0, 0, 0, 0] == 2
