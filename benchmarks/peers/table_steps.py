@@ -46,7 +46,7 @@ def student_t():
 
     def replaced(self):
         flow = VectorRealNVP.build_distribution(self)
-        zeros = tf.zeros([self.event_size], self.variable_dtype)
+        zeros = tf.zeros(flow.event_shape, self.variable_dtype)
         base = tfd.Independent(tfd.StudentT(tf.constant(5.0, zeros.dtype), zeros, 1 + zeros), 1)
         return FlowDistribution(base, flow.bijector)
 
@@ -60,7 +60,7 @@ def spline_couplings():
         coupling = VectorRealNVP._coupling(self, i)
         affine = coupling.conditioner
         network = layers.DenseNetwork.from_config({**affine.get_config(), "spline_bins": 8})
-        stays = self.event_size - affine.channels
+        stays = self._size - affine.channels
         network.build((None, stays), self.condition.context_shape)
         return SplineCoupling(coupling.mask, network)
 
