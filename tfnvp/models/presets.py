@@ -19,7 +19,7 @@ _SMALL = _PAPER_CIFAR10 | {"filters": 32, "residual_blocks": 2}
 _DIGITS = {"image_shape": (8, 8, 1), "num_scales": 2, "filters": 32, "residual_blocks": 1}
 _DIGITS |= {"levels": 17}
 _MNIST = {"image_shape": (28, 28, 1), "num_scales": 2, "filters": 32, "residual_blocks": 2}
-_MNIST |= {"mixing": True, "equalized": True, "alpha": 0.005, "spline_bins": 8}
+_MNIST |= {"mixing": True, "equalized": True, "alpha": 0.005}
 # The model learns p(x | y), and p(x) too, since a tenth of the labels is left out in training.
 _TEN_CLASSES = {"num_classes": 10, "label_dropout": 0.1}
 
@@ -38,7 +38,7 @@ _PRESETS = {
     # Its sizes were chosen on the digits' validation images.
     "digits": _DIGITS,
     "digits_conditional": _DIGITS | _TEN_CLASSES,
-    "mnist": _MNIST,
+    "mnist": _MNIST | {"spline_bins": 8},
     "mnist_conditional": _MNIST | _TEN_CLASSES,
     "cifar10_conditional": _SMALL | _TEN_CLASSES,
     "photos": _SMALL | {"filters": 16, "residual_blocks": 1},

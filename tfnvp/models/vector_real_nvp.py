@@ -15,9 +15,11 @@ from tfnvp.bijectors import (
     InvertibleConv1x1,
     LogTails,
     OpenedCells,
+    SplineCoupling,
     Standardization,
 )
-from tfnvp.checks import assert_all, check_positive_int, check_share
+from tfnvp.bijectors.coupling import Coupling
+from tfnvp.checks import assert_all, check_positive_int, check_share, check_spline_bins
 from tfnvp.columns import Columns, DrawnRows
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
@@ -49,7 +51,7 @@ class VectorRealNVP(FlowModel):
 
     From data to latents: the cells of common values opened (`OpenedCells`) and the standardisation,
     both as `adapt` sets them, logarithms of what is far out (`LogTails`), a learned curve for each
-    column (`ElementwiseSpline`), and affine couplings, each after an invertible matrix, which keep
+    column (`ElementwiseSpline`), and couplings, each after an invertible matrix, which keep
     the first and the second half of the vector in turn.
     Latents are [D], standard normal at best. A single dimension has nothing to couple: given a
     context, couplings scale and shift it by that, a curve before each; without one it is one curve.
@@ -71,6 +73,8 @@ class VectorRealNVP(FlowModel):
             draws one.
         kept_rows: the most rows that `adapt` keeps, which are saved with the model: `unusualness`
             then has a part of how far a row is from these. None keeps none.
+        spline_bins: K, bins of the splines that bend what each coupling has scaled and shifted, see
+            `SplineCoupling`; 0 for affine couplings.
         **kwargs: further arguments of `FlowModel`: `num_classes`, `context_size`, `label_dropout`,
             `conditional_base`, and those of `keras.Model`, such as `dtype`.
 
@@ -96,6 +100,7 @@ class VectorRealNVP(FlowModel):
         dropout: float = 0.0,
         seed: int | None = None,
         kept_rows: int | None = None,
+        spline_bins: int = 0,
         **kwargs: Any,
     ) -> None:
         check_positive_int("event_size", event_size)
@@ -109,12 +114,14 @@ class VectorRealNVP(FlowModel):
             check_positive_int("each of hidden_units", units)
         check_share("dropout", dropout)
         check_positive_int("kept_rows", kept_rows, optional=True)
+        check_spline_bins(spline_bins)
         super().__init__(**kwargs)
         self._size = event_size
         self.num_couplings = num_couplings
         self.hidden_units = tuple(map(int, hidden_units))
         self.dropout = dropout
         self.kept_rows = kept_rows
+        self.spline_bins = spline_bins
         # The seed is drawn as Keras draws its own, so that `keras.utils.set_random_seed` decides
         # it.
         self.seed = random.randint(1, 10**9) if seed is None else seed
@@ -149,7 +156,7 @@ class VectorRealNVP(FlowModel):
     def _spline(self) -> ElementwiseSpline:
         return ElementwiseSpline(SplineWeights(dtype=self.variable_dtype))
 
-    def _coupling(self, i: int) -> AffineCoupling:
+    def _coupling(self, i: int) -> Coupling:
         parity = i % 2 if self._size > 1 else 0
         first, second = self._size // 2, self._size - self._size // 2
         stays, changes = (second, first) if parity else (first, second)
@@ -158,10 +165,12 @@ class VectorRealNVP(FlowModel):
             self.hidden_units,
             dropout=self.dropout,
             seed=self.seed + 1000 * i,
+            spline_bins=self.spline_bins,
             dtype=self.dtype_policy,
         )
         network.build((None, stays), self.condition.context_shape)
-        return AffineCoupling(ChannelHalves(parity, event_ndims=1), network)
+        coupling = SplineCoupling if self.spline_bins else AffineCoupling
+        return coupling(ChannelHalves(parity, event_ndims=1), network)
 
     def adapt(
         self,
