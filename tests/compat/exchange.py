@@ -70,7 +70,8 @@ def steps():
     random, after = np.random.default_rng(0), []
     for kind in (tfnvp.optimizers.Adam, tfnvp.optimizers.Muon):
         # Muon steps matrices, and leaves the rest to Adam.
-        weights = [keras.Variable(random.normal(size=s)) for s in [(3,), (5, 4), (4, 7), (2, 2, 3)]]
+        shapes = [(3,), (5, 4), (4, 7), (2, 2, 3)]
+        weights = [keras.Variable(random.normal(size=shape), dtype="float32") for shape in shapes]
         optimizer = kind(0.1, weight_decay=0.1)
         for _ in range(4):
             optimizer.apply(

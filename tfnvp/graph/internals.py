@@ -108,7 +108,8 @@ class DecayOfEach:
         for variable in variables:
             decay = self.decay_of(variable)
             if decay is not None and self._use_weight_decay(variable):
-                self.assign_sub(variable, variable * decay * self.learning_rate)
+                share = tf.cast(decay * self.learning_rate, variable.dtype)
+                self.assign_sub(variable, variable * share)
 
 
 # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/callbacks/monitor_callback.py
