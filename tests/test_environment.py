@@ -92,8 +92,8 @@ def _import(code, cwd=None, **environment):
         (
             _WITH_KERAS_3_8,
             {},
-            f"tfnvp {VERSION} needs keras>=3.13,<4, but 3.8.0 is installed: "
-            "pip install 'keras>=3.13,<4'",
+            f"tfnvp {VERSION} needs keras>=3.10,<4, but 3.8.0 is installed: "
+            "pip install 'keras>=3.10,<4'",
         ),
         (
             _ON_PYTHON_3_10,

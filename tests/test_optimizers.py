@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from packaging.version import Version
 
 import tfnvp
 
@@ -42,6 +43,8 @@ def steps(optimizer, weights, count, seed=1):
 def test_steps_are_those_of_keras(ours, dtype, options):
     if ours is tfnvp.optimizers.Muon and dtype == "float64":
         pytest.skip("Keras' Muon has no float64")
+    if ours is tfnvp.optimizers.Muon and Version(keras.__version__) < Version("3.13"):
+        pytest.skip("Keras before 3.13 has another Muon; tests/compat compares the steps of ours")
     after = []
     for kind in (ours, OPTIMIZERS[ours]):
         rate = keras.optimizers.schedules.CosineDecay(0.1, 10)

@@ -29,7 +29,7 @@ PAGE = ROOT / "docs" / "compatibility.md"
 # Each set: its Python, and what is asked of the resolver beyond setup.cfg.
 SETS = {
     "oldest": ("3.11", ["--resolution", "lowest-direct"]),
-    "middle": ("3.12", ["tensorflow==2.20.*", "keras==3.14.*"]),
+    "middle": ("3.12", ["tensorflow==2.20.*", "keras==3.12.*"]),
     "newest": ("3.13", []),
 }
 LIBRARIES = ("tensorflow", "tf-keras", "keras", "tensorflow-probability", "numpy", "protobuf")

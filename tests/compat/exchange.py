@@ -6,7 +6,7 @@
 `write` trains three small models for two steps and leaves, of each, a `.keras` file, its weights,
 an export, and log_prob of some rows. `read` loads them, trains on, and prints the largest
 difference of log_prob for each directory, nats, as a line of JSON. It is an error where a weight,
-or the state of an optimizer, is not the same to the bit.
+or the state of an optimizer, is not the same to the bit, or where an optimizer takes other steps.
 """
 
 import json
@@ -65,8 +65,25 @@ def state(model):
     return [np.asarray(v) for v in [*model.weights, *model.optimizer.variables]]
 
 
+def steps():
+    """Weights after a few steps of each optimizer on gradients that are the same everywhere."""
+    random, after = np.random.default_rng(0), []
+    for kind in (tfnvp.optimizers.Adam, tfnvp.optimizers.Muon):
+        # Muon steps matrices, and leaves the rest to Adam.
+        shapes = [(3,), (5, 4), (4, 7), (2, 2, 3)]
+        weights = [keras.Variable(random.normal(size=shape), dtype="float32") for shape in shapes]
+        optimizer = kind(0.1, weight_decay=0.1)
+        for _ in range(4):
+            optimizer.apply(
+                [tf.constant(random.normal(size=w.shape), w.dtype) for w in weights], weights
+            )
+        after += [weight.numpy() for weight in weights]
+    return after
+
+
 def write(directory):
-    """Leaves the files of each model."""
+    """Leaves the files of each model, and the steps."""
+    np.savez(directory / "steps.npz", *steps())
     for name in NAMES:
         model, (x, labels) = made(name), rows(name)
         model.save(directory / f"{name}.keras")
@@ -78,6 +95,9 @@ def write(directory):
 
 def read(directory):
     """Compares what each file gives with what its writer had, and trains on."""
+    with np.load(directory / "steps.npz") as written:
+        for array, other in zip(written.values(), steps(), strict=True):
+            np.testing.assert_allclose(array, other, rtol=1e-5, atol=1e-5)
     largest = 0.0
     for name in NAMES:
         x, labels = rows(name)

@@ -276,21 +276,29 @@ def test_variables_that_an_optimizer_was_not_built_for_are_found():
         assert internals.variables_unknown_to(optimizer, [known, unknown]) == [unknown]
 
 
-@pytest.mark.parametrize("name", ["_var_key", "_backend_update_step", "_clip_gradients"])
-def test_keras_still_calls_what_an_optimizer_of_replicas_overrides(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (tfnvp.optimizers.Adam, "_var_key"),
+        (tfnvp.optimizers.Adam, "_backend_update_step"),
+        (tfnvp.optimizers.Adam, "_clip_gradients"),
+        (tfnvp.optimizers.Muon, "_apply_weight_decay"),
+    ],
+)
+def test_keras_still_calls_what_an_optimizer_overrides(kind, name, monkeypatch):
     """Keras would leave an override alone that it no longer calls."""
     calls = []
-    real = getattr(tfnvp.optimizers.Adam, name)
+    real = getattr(kind, name)
 
     def noted(*args, **kwargs):
         calls.append(name)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(tfnvp.optimizers.Adam, name, noted)
+    monkeypatch.setattr(kind, name, noted)
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
         variable = keras.Variable(1.0)
-        optimizer = tfnvp.optimizers.Adam(global_clipnorm=1.0)
+        optimizer = kind(global_clipnorm=1.0)
         optimizer.build([variable])
     strategy.run(tf.function(lambda: optimizer.apply([tf.constant(1.0)], [variable])))
     assert calls

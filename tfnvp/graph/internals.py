@@ -25,7 +25,7 @@ from tfnvp.graph import replicas
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-# Keras 3.13 to 3.15.
+# Keras 3.10 to 3.15.
 
 
 class MultiWorkerFit:
@@ -99,6 +99,17 @@ class ReplicaOptimizer:
     def assign_sub(self, variable: Any, value: Any) -> None:
         """Subtracts a value from a variable."""
         self.assign(variable, variable - tf.cast(value, variable.dtype))
+
+
+class DecayOfEach:
+    """A mixin for a Keras optimizer whose `decay_of(variable)` gives a weight decay, or None."""
+
+    def _apply_weight_decay(self, variables: list) -> None:
+        for variable in variables:
+            decay = self.decay_of(variable)
+            if decay is not None and self._use_weight_decay(variable):
+                share = tf.cast(decay * self.learning_rate, variable.dtype)
+                self.assign_sub(variable, variable * share)
 
 
 # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/callbacks/monitor_callback.py
