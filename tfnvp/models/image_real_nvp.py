@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfnvp.bijectors import Equalization, ImageLogit
 from tfnvp.bijectors.factor_out import halve
-from tfnvp.checks import check_positive_int, check_rows, check_spline_bins
+from tfnvp.checks import check_positive_int, check_rows
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import Dequantization, IntensityHistogram
@@ -54,8 +54,7 @@ class ImageRealNVP(FlowModel):
         equalized: whether an `Equalization` comes before the logit, by a histogram that `adapt`
             counts and training goes on with (beyond the paper): for pictures in which one
             intensity, such as that of the ground, is far more common than others.
-        spline_bins: K, bins of the splines that bend what each coupling has scaled and shifted, see
-            `SplineCoupling` (beyond the paper); 0 for the paper's affine couplings.
+        spline_bins: bins of each spline of `SplineCoupling`s (beyond the paper); 0 for affine ones.
         remat: whether training computes each conditioner again for its gradient instead of keeping
             what is inside it: less memory, more time; nothing else changes.
         synchronized: whether batch normalizations take the batches of all replicas as one, under a
@@ -93,7 +92,6 @@ class ImageRealNVP(FlowModel):
         check_positive_int("num_scales", num_scales)
         check_positive_int("filters", filters)
         check_positive_int("residual_blocks", residual_blocks)
-        check_spline_bins(spline_bins)
         super().__init__(**kwargs)
         self.num_scales = num_scales
         self.image_shape = checked_image_shape(image_shape, num_scales)
