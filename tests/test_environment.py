@@ -131,7 +131,8 @@ cli.app(["sample", "digits", "--to", "samples.png", "-n", "4"], prog_name="tfnvp
     assert result.stdout.splitlines()[:2] == [
         "5",
         "the TFDS set mnist is read by tensorflow-datasets, of the extra `data`: "
-        "pip install '.[data]' in tfnvp's checkout",
+        "pip install '.[data]' in tfnvp's checkout, or "
+        f"'tfnvp-{importlib.metadata.version('tfnvp')}-py3-none-any.whl[data]'",
     ]
     assert (tmp_path / "samples.png").stat().st_size > 100
     assert "Warning" not in result.stderr

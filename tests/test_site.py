@@ -1,5 +1,6 @@
 """The site that `make docs` builds: strict, whole, and of no other host."""
 
+import html
 import importlib.util
 import inspect
 import re
@@ -10,9 +11,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import typer
 from mkdocs.exceptions import PluginError
 
 import tfnvp
+from tfnvp import cli
+from tfnvp.training import command
 
 ROOT = Path(__file__).parents[1]
 # What a browser fetches when it opens a page; `link` only by these relations.
@@ -111,6 +115,16 @@ def test_links_lead_to_pages_and_anchors_that_are_there(site, read):
     assert followed > 1000
 
 
+def test_no_page_shows_markdown(site, read):
+    """A link that is none, such as one with a space before its parenthesis, fails no build."""
+    for page in read:
+        text = re.sub(
+            r"<(code|pre|script|svg)\b.*?</\1>", "", (site / page).read_text(), flags=re.S
+        )
+        shown = html.unescape(re.sub(r"<[^>]+>", "", text))
+        assert re.findall(r".*\] ?\(.*|.*\*\*\w.*|^#+ .*|.*\{\{.*", shown, re.MULTILINE) == [], page
+
+
 def target(site, page, path):
     """The file that a page's URL leads to; the page of errors is served from anywhere."""
     directory = site if path.startswith("/") else (site / page).parent
@@ -136,6 +150,18 @@ def test_the_reference_has_every_public_name(read, name):
     names = public(module)
     anchors = read[f"reference/{name}.html"].anchors
     assert names and {n for n in names if f"{name}.{n}" not in anchors} == set()
+
+
+def test_the_reference_has_every_command_and_option(site, read):
+    page = "reference/command-line.html"
+    shown = html.unescape(re.sub(r"<[^>]+>", "", (site / page).read_text()))
+    group = typer.main.get_command(cli.app)
+    assert {f"tfnvp-{name}" for name in group.commands} <= read[page].anchors
+    trains = typer.main.get_command(command.app).params
+    for parameter in (*trains, *(p for c in group.commands.values() for p in c.params)):
+        context = typer.Context(group)
+        name, text = parameter.get_help_record(context)
+        assert f"{name} {text}".replace("`", "") in shown
 
 
 @pytest.fixture(scope="module")

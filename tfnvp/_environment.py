@@ -12,6 +12,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from tfnvp._version import __version__
+
+
+def extra(name: str) -> str:
+    """Names an extra that is missing, and how it is installed from a checkout or the wheel."""
+    wheel = f"tfnvp-{__version__}-py3-none-any.whl"
+    return f"the extra `{name}`: pip install '.[{name}]' in tfnvp's checkout, or '{wheel}[{name}]'"
+
 
 @contextlib.contextmanager
 def quiet_if_asked() -> Iterator[None]:

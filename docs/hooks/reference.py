@@ -26,7 +26,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         _add(files, config, path, "\n\n".join([f"# {path}", module.docstring.value, *blocks]))
         first_line = module.docstring.value.partition("\n")[0]
         rows.append(f"| [`{path}`]({path}.md) | {first_line} |")
-    lines = ["# Reference", "", "Every public name, from its docstring.", "", "| module | |"]
+    head = (
+        "Every public name, from its docstring; [every command](command-line.md), from its parser."
+    )
+    lines = ["# Reference", "", head, "", "| module | |"]
     _add(files, config, "index", "\n".join([*lines, "|---|---|", *rows]))
     return files
 

@@ -18,7 +18,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in NAMES:
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
     readme = (ROOT / "README.md").read_text()
-    content = "\n".join(["# The command line", *(_section(readme, title) for title in SECTIONS)])
+    head = "# Use the command line\n\n[Each command and option](reference/command-line.md)\n"
+    content = "\n".join([head, *(_section(readme, title) for title in SECTIONS)])
     files.append(File.generated(config, "command-line.md", content=content))
     return files
 

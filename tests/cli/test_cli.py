@@ -2,18 +2,22 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from helpers.commands import run
 from helpers.few_couplings import FewCouplings
 from PIL import Image
+from typer.testing import CliRunner
 
 import tfnvp
 from tfnvp.cli import app
+from tfnvp.training import command
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,17 @@ def test_train_says_in_one_line_what_is_wrong(tmp_path):
     assert len(result.output.splitlines()) == 1
 
 
+@pytest.mark.parametrize("program", [[app, "train"], [command.app]])
+def test_training_names_the_extra_that_is_missing(program, tmp_path, monkeypatch):
+    """Both programs say so in one line, `tfnvp train` and `python -m train`."""
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    application, *args = program
+    options = ["mnist", "--run-dir", str(tmp_path / "run")]
+    result = CliRunner().invoke(application, [*args, *options])
+    assert result.exit_code == 2 and "the extra `data`: pip install" in result.output
+    assert len(result.output.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "command", [c.name or c.callback.__name__ for c in app.registered_commands]
 )
@@ -175,12 +190,29 @@ def test_help_has_an_example(command):
     assert f"Example: tfnvp {command}" in " ".join(run(command, "--help").output.split())
 
 
+@pytest.mark.parametrize("program", [app, command.app])
+def test_help_has_each_option_and_all_that_is_said_of_it(program):
+    """A narrow terminal cuts off nothing, and no word is taken for markup."""
+    group = typer.main.get_command(program)
+    for name, one in getattr(group, "commands", {None: group}).items():
+        args = [*([name] if name else []), "--help"]
+        shown = CliRunner().invoke(program, args, env={"COLUMNS": "60"}).output
+        shown = "".join(shown.split())
+        for parameter in one.params:
+            options = parameter.opts + parameter.secondary_opts
+            named = options if parameter.param_type_name == "option" else [parameter.metavar]
+            assert parameter.help, (name, named)
+            for text in (*named, parameter.help):
+                assert "".join(text.split()) in shown, (name, text)
+
+
 @pytest.mark.parametrize(
     ("command", "default"),
     [("export", "4000000"), ("serve", "MODEL's own"), ("score", "p(x)"), ("reconstruct", "8")],
 )
 def test_help_tells_defaults_that_no_signature_has(command, default):
-    assert f"[default: ({default})]" in " ".join(run(command, "--help").output.split())
+    shown = " ".join(run(command, "--help").output.split())
+    assert re.search(rf"\[default: \({re.escape(default)}\)[];]", shown)
 
 
 def test_version():

@@ -110,6 +110,9 @@ def test_what_cannot_be_explored_is_refused(directory, of_images, of_vectors, tm
     assert_one_line(three, "of 2 dimensions", "vectors of 3")
     saved = run("explore", "saved_models/digits/1", "--no-browser", "--port", free_port())
     assert_one_line(saved, "explore needs more than a SavedModel's signatures")
+    (tmp_path / "model.keras").touch()
+    run_directory = run("explore", tmp_path, "--no-browser", "--port", free_port())
+    assert_one_line(run_directory, f"MODEL of a run is {tmp_path / 'model.keras'}")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         taken = run("explore", of_vectors, "--no-browser", "--port", port)
@@ -119,4 +122,4 @@ def test_what_cannot_be_explored_is_refused(directory, of_images, of_vectors, tm
 def test_without_gradio_the_extra_is_named(of_vectors, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     result = run("explore", of_vectors, "--no-browser", "--port", free_port())
-    assert_one_line(result, "the extra `explore`", "pip install '.[explore]'")
+    assert_one_line(result, "the extra `explore`", "pip install '.[explore]'", "whl[explore]'")

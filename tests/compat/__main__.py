@@ -11,6 +11,7 @@ It says so and passes where there is no uv, no Python of that version or no inde
 """
 
 import argparse
+import configparser
 import json
 import os
 import platform
@@ -166,10 +167,14 @@ def _rows(cells):
 
 def ranges():
     """The versions that setup.cfg allows: rows of a name and a range."""
-    text = (ROOT / "setup.cfg").read_text()
-    yield "Python", re.search(r"^python_requires = (.*)$", text, re.MULTILINE)[1]
+    # It is read as a configuration: a source distribution has it in other spaces.
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    yield "Python", config["options"]["python_requires"]
+    needed = map(str.split, config["options"]["install_requires"].strip().splitlines())
+    versions = {name: " ".join(allowed) for name, *allowed in needed}
     for name in LIBRARIES[:-1]:
-        yield name, re.search(rf"^    {name} (.*)$", text, re.MULTILINE)[1]
+        yield name, versions[name]
 
 
 def main():

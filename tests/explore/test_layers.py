@@ -87,6 +87,13 @@ def test_other_sizes_are_refused(refuses):
     refuses(layers.steps, flow, np.zeros([1, 3]), match="of 2 dimensions, .* vectors of 3")
 
 
+def test_labels_that_are_vectors_are_refused_where_there_is_no_density_without_them(refuses):
+    flow = tfnvp.VectorRealNVP(2, 1, (4,), context_size=3)
+    refuses(layers.steps, flow, np.zeros([1, 2]), match="float vectors of 3 as labels")
+    flow = tfnvp.VectorRealNVP(2, 1, (4,), context_size=3, label_dropout=0.1)
+    assert len(layers.steps(flow, np.zeros([1, 2]))) > 1
+
+
 def test_figures_are_of_one_size(steps):
     pictures = [figures.layer(step) for step in steps[:2]]
     assert pictures[0].shape == pictures[1].shape == (660, 660, 3)

@@ -1,6 +1,10 @@
 """The page of `tfnvp explore` in headless Chromium."""
 
+import asyncio
 import functools
+import signal
+import socket
+import threading
 import urllib.parse
 
 import numpy as np
@@ -156,6 +160,31 @@ def test_layers_of_two_dimensions(randomize, opened):
         slide(tab, "layer", 1)
         tab.wait_for_selector("#words >> text=After 1 of 6 layers: coupling 2 and matrix")
         changed(tab, "density", at)
+
+
+def test_the_server_ends_in_seconds_and_in_silence_with_requests_open(caplog):
+    uvicorn = pytest.importorskip("uvicorn")
+    asked = threading.Event()
+
+    async def endless(scope, receive, send):
+        if scope["type"] != "http":
+            raise RuntimeError("no lifespan")
+        await send({"type": "http.response.start", "status": 200})
+        asked.set()
+        await asyncio.Event().wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ended = server.of_application(endless, "127.0.0.1", 1)
+        assert isinstance(ended, uvicorn.Server)
+        thread = threading.Thread(target=ended.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        with socket.create_connection(listening.getsockname()) as tab:
+            tab.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert asked.wait(30)
+            ended.handle_exit(signal.SIGINT, None)
+            thread.join(30)
+            assert not thread.is_alive()
+    assert caplog.records == []
 
 
 def test_the_application_answers_to_its_own_names_alone(of_images):

@@ -121,7 +121,7 @@ def test_a_link_stays_one_and_names_may_be_of_any_language(room):
 def test_without_the_extra_the_command_says_so(room, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.config", None)
     result = run(room, "rollback", "digits")
-    assert result.exit_code == 2 and "the extra `serving` is needed" in result.output
+    assert result.exit_code == 2 and "of the extra `serving`" in result.output
     assert result.output.count("\n") == 1
 
 

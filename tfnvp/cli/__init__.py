@@ -19,6 +19,8 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Rich would take "[default: 0]" of a help for a style, and leave it out; it cuts off names too.
+    rich_markup_mode=None,
 )
 
 

@@ -25,7 +25,8 @@ def presets(as_json: Json = False) -> None:
         size = "x".join(map(str, sizes["image_shape"]))
         bits = sizes.get("test_bits_per_dim")
         trained = f"  trained: {bits:.2f} bits/dim" if bits else ""
-        depth = f"{sizes['num_scales']} scales, {sizes['residual_blocks']} blocks"
+        blocks = sizes["residual_blocks"]
+        depth = f"{sizes['num_scales']} scales, {blocks} block{'s' * (blocks != 1)}"
         print(f"{name:<20} {size:<8} {depth}, {sizes['filters']} filters{trained}")
 
 

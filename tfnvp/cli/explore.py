@@ -8,7 +8,7 @@ import tempfile
 import threading
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -22,6 +22,9 @@ from tfnvp.explore.images import Images, Known
 from tfnvp.models import presets
 from tfnvp.training import recipes
 
+if TYPE_CHECKING:
+    import uvicorn
+
 _HOST = "127.0.0.1"
 # So many are compared with; to score more would take long at the start.
 _KNOWN = 1000
@@ -31,7 +34,7 @@ def explore(
     model: Model,
     inputs: Inputs = None,
     dataset: Dataset = None,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="of the page")] = 7860,
     browser: Annotated[
         bool, typer.Option(help="open the page in the browser, or only print its address")
     ] = True,
@@ -60,7 +63,7 @@ def explore(
                 blocks = page.of_images(explored, name)
             else:
                 blocks = _of_vectors(flow, known, name)
-        _serve(server.application(blocks), port, browser)
+        _serve(server.of_application(server.application(blocks), _HOST, port), browser)
 
 
 def _of_vectors(flow: Flow, known: np.ndarray | None, name: str):  # noqa: ANN202
@@ -111,17 +114,13 @@ def _check_free(port: int) -> None:
     try:
         socket.create_server((_HOST, port)).close()
     except OSError as error:
-        raise ValueError(f"--port {port} cannot be had ({error.strerror}): give another") from None
+        reason = os.strerror(error.errno)
+        raise ValueError(f"--port {port} cannot be had ({reason}): give another") from None
 
 
-def _serve(application: object, port: int, browser: bool) -> None:
-    import uvicorn
-
-    address = f"http://{_HOST}:{port}"
+def _serve(server: "uvicorn.Server", browser: bool) -> None:
+    address = f"http://{_HOST}:{server.config.port}"
     print(f"{address}, on this machine alone; Ctrl-C ends it", flush=True)
-    # Only warnings and errors are said, in the manner of the program.
-    config = uvicorn.Config(application, _HOST, port, log_level="warning", log_config=None)
-    server = uvicorn.Server(config)
     if browser:
         threading.Timer(1, webbrowser.open, [address]).start()
     server.run()

@@ -25,6 +25,8 @@ def load(model: str) -> Flow:
         if model in presets.trained() and not path.is_file():
             return ImageRealNVP.from_preset(model, load_weights=True)
         if path.is_dir():
+            if (path / "model.keras").is_file():
+                raise ValueError(f"MODEL of a run is {path / 'model.keras'}, got {model}")
             return SavedModel(path)
         if not path.is_file() or path.suffix != ".keras":
             raise ValueError(

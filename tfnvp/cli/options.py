@@ -19,10 +19,11 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help=".keras file, name o
 Inputs = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="PNG or JPEG images, directories of them, or .csv, .npy or .npz of vectors [N, D]"
+        metavar="INPUT",
+        help="PNG or JPEG images, directories of them, or .csv, .npy or .npz of vectors [N, D]",
     ),
 ]
-Dataset = Annotated[str | None, typer.Option(help=", ".join(data.names()))]
+Dataset = Annotated[str | None, typer.Option(help=f"one of {', '.join(data.names())}")]
 Split = Annotated[
     str | None, typer.Option(help="of the data set: train, validation or test", show_default="test")
 ]

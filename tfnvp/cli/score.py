@@ -20,7 +20,7 @@ def evaluate(
     dataset: Dataset = None,
     split: Split = None,
     labels: Labels = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows scored at once")] = 100,
     samples: Annotated[int, typer.Option(min=1, help="of noise, for a tighter bound")] = 1,
     as_json: Json = False,
 ) -> None:

@@ -18,7 +18,7 @@ def serve(
         str | None, typer.Option(help="of the model", show_default="MODEL's own")
     ] = None,
     host: Annotated[str, typer.Option(help="0.0.0.0 for all who can reach it")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="of the server")] = 8501,
 ) -> None:
     """Serves a model by TF Serving's REST paths, for development; Ctrl-C ends it.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfnvp._environment import extra
 from tfnvp.data import pipeline
 from tfnvp.data.pipeline import DatasetInfo
 
@@ -49,8 +50,7 @@ class TFDSSet:
             import tensorflow_datasets as tfds  # It is slow to import.
         except ModuleNotFoundError as missing:
             raise ImportError(
-                f"the TFDS set {self.name} is read by tensorflow-datasets, of the extra `data`: "
-                "pip install '.[data]' in tfnvp's checkout"
+                f"the TFDS set {self.name} is read by tensorflow-datasets, of {extra('data')}"
             ) from missing
         # The directory itself is read: a builder looked up by name would depend on what this
         # version of TFDS knows, and warns where the set is missing.

@@ -74,6 +74,11 @@ def steps(flow: VectorRealNVP, points: np.ndarray, label: int | None = None) -> 
             "explore is of images and of vectors of 2 dimensions, this model has vectors of "
             f"{flow.event_size}"
         )
+    if flow.condition.context_size and not flow.condition.label_dropout:
+        raise ValueError(
+            "explore draws p(x), or p(x | y) of classes y; this model has neither, but float "
+            f"vectors of {flow.condition.context_size} as labels, without label_dropout"
+        )
     distribution = flow.distribution_for(labels=label)
     base, parts = distribution.distribution, list(reversed(distribution.bijector.bijectors))
     groups = _groups(parts)

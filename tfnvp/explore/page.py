@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfnvp._environment import extra
 from tfnvp.data import ImageFileError
 from tfnvp.explore import figures
 from tfnvp.explore.images import NEIGHBOURS, SIZES, Corners, Images, Scored
@@ -43,9 +44,7 @@ def gradio() -> ModuleType:
     try:
         import gradio
     except ImportError as missing:
-        raise ImportError(
-            "the page needs the extra `explore`: pip install '.[explore]' in tfnvp's checkout"
-        ) from missing
+        raise ImportError(f"the page needs {extra('explore')}") from missing
     return gradio
 
 

@@ -1,10 +1,15 @@
 """The page of `tfnvp explore` as an application of FastAPI: to this machine, and nothing beyond."""
 
+import logging
 import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from tfnvp.explore import page
+
+if TYPE_CHECKING:
+    import uvicorn
 
 # The browser itself refuses whatever would come from another host.
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
@@ -54,3 +59,19 @@ def application(blocks: Any) -> Any:
             theme=page.theme(),
             css=page.CSS,
         )
+
+
+def of_application(application: Any, host: str, port: int) -> "uvicorn.Server":
+    """Makes a server, which ends soon after it is told to, whatever tabs are open."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # From here on requests are cut off, of which each would be told as an error.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            super().handle_exit(sig, frame)
+
+    # An open tab holds a request that never ends. Only warnings and errors are said, in the manner
+    # of the program.
+    options = {"log_level": "warning", "log_config": None, "timeout_graceful_shutdown": 1}
+    return Server(uvicorn.Config(application, host, port, **options))

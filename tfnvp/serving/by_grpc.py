@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfnvp._environment import extra
 from tfnvp.serving.calls import Arrays, Call
 from tfnvp.serving.errors import ServingError, foreign, is_of_a_neighbour
-from tfnvp.serving.place import EXTRA, Place
+from tfnvp.serving.place import Place
 
 # Images and latents are larger than the 4 MB that gRPC allows unless told.
 _OPTIONS = (
@@ -29,7 +30,7 @@ class _Stub:
             import grpc
             from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
         except ImportError as missing:
-            raise ImportError(f"grpc:// needs grpc: {EXTRA}") from missing
+            raise ImportError(f"grpc:// needs grpc, of {extra('serving')}") from missing
         kind = grpc.ChannelCredentials
         if not isinstance(place.credentials, (kind, type(None))):
             got = type(place.credentials).__name__

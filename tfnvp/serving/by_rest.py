@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from tfnvp._environment import extra
 from tfnvp.serving.calls import Arrays, Call
 from tfnvp.serving.errors import ServingError, foreign, is_of_a_neighbour
-from tfnvp.serving.place import EXTRA, Place
+from tfnvp.serving.place import Place
 
 _CODES = {
     400: "INVALID_ARGUMENT",
@@ -47,7 +48,7 @@ class AsyncRest:
         try:
             import httpx
         except ImportError as missing:
-            raise ImportError(f"http:// needs httpx: {EXTRA}") from missing
+            raise ImportError(f"http:// needs httpx, of {extra('serving')}") from missing
         try:
             # The name of a host is read here, so that one that is none is not first seen by a call.
             httpx.URL(place.rest_url).host  # noqa: B018

@@ -10,8 +10,6 @@ from urllib.parse import quote, urlsplit
 
 Version = int | str | None
 
-EXTRA = "the extra `serving` is needed: pip install '.[serving]' in tfnvp's checkout"
-
 # With others of these a request or its answer could not be read.
 _GRPC_SETS = {"content-type", "te", "user-agent"}
 _HTTP_SETS = {"accept-encoding", "connection", "content-encoding", "content-length", "content-type"}

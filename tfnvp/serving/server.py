@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 
+from tfnvp._environment import extra
 from tfnvp.checks import one_line
 from tfnvp.serving.saved_model_graph import read_saved_model
 
@@ -116,9 +117,7 @@ def application(model: ServedModel) -> Any:
         from fastapi.exceptions import RequestValidationError
         from starlette.exceptions import HTTPException
     except ImportError as missing:
-        raise ImportError(
-            "a server needs the extra `serve`: pip install '.[serve]' in tfnvp's checkout"
-        ) from missing
+        raise ImportError(f"a server needs {extra('serve')}") from missing
     app = FastAPI(
         title="tfnvp serve",
         description="For development: TF Serving is for production.",

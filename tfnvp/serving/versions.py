@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfnvp import atomic_file
+from tfnvp._environment import extra
 from tfnvp.checks import one_line
-from tfnvp.serving.place import EXTRA, is_text
+from tfnvp.serving.place import is_text
 
 STABLE, PREVIOUS = "stable", "previous"
 
@@ -113,7 +114,7 @@ class _Config:
             from google.protobuf import text_format
             from tensorflow_serving.config import model_server_config_pb2
         except ImportError as missing:
-            raise ImportError(f"versions are not known without protos: {EXTRA}") from missing
+            raise ImportError(f"versions are kept by protos, of {extra('serving')}") from missing
         # The file is edited that a link points to, and not the link.
         self._path, self._format = Path(path).resolve(), text_format
         try:

@@ -14,19 +14,33 @@ import typer
 from tfnvp.checks import one_line
 from tfnvp.training import Terminated, WorkerGone, hardware, recipes, run
 
-# A disk or a memory that is full is TensorFlow's `ResourceExhaustedError`, or Python's own.
-_ENDINGS = (ValueError, OSError, MemoryError, tf.errors.ResourceExhaustedError)
+# A disk or a memory that is full is TensorFlow's `ResourceExhaustedError`, or Python's own; an
+# ImportError names the extra that is missing.
+_ENDINGS = (ValueError, OSError, ImportError, MemoryError, tf.errors.ResourceExhaustedError)
 
-app = typer.Typer(add_completion=False)
+# Rich would take "[default: 0]" of a help for a style, and leave it out.
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help=", ".join(recipes.names()))] = "digits",
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="peak of the schedule")] = None,
-    run_dir: Annotated[Path | None, typer.Option(help="[default: runs/RECIPE/TIMESTAMP]")] = None,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help=f"one of {', '.join(recipes.names())}")
+    ] = "digits",
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="how often the training set is seen [default: the recipe's]"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="rows a step, of all devices [default: the recipe's]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="peak of the schedule [default: the recipe's]")
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="for all that the run writes [default: runs/RECIPE/TIMESTAMP]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of weights, order, noise [default: 0]")] = None,
     resume: Annotated[
         bool,
@@ -64,7 +78,10 @@ def train(
     limit_steps: Annotated[
         int | None, typer.Option(min=1, help="optimizer steps in all, batches of each evaluation")
     ] = None,
-    export_to: Annotated[Path | None, typer.Option(help="[default: saved_models/RECIPE]")] = None,
+    export_to: Annotated[
+        Path | None,
+        typer.Option(help="for the SavedModel's versions [default: saved_models/RECIPE]"),
+    ] = None,
     no_export: Annotated[bool, typer.Option("--no-export", help="write no SavedModel")] = False,
     data: Annotated[
         Path | None,
@@ -72,7 +89,9 @@ def train(
             help="of the recipe folder: a directory of PNG and JPEG files; of table: a CSV file"
         ),
     ] = None,
-    image_size: Annotated[int | None, typer.Option(min=1, help="of the recipe folder")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="of the recipe folder: height and width")
+    ] = None,
 ) -> None:
     """Trains RECIPE on its data set, evaluates it and exports a SavedModel.
 
