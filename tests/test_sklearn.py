@@ -141,6 +141,17 @@ def test_works_where_scikit_learn_puts_estimators():
 
 
 @pytest.mark.usefixtures("few_steps")
+def test_couplings_have_splines_where_asked():
+    x = _wine()[:60]
+    affine, bent = (FlowDensity(**SMALL, spline_bins=bins).fit(x) for bins in (0, 4))
+    kinds = [type(part).__name__ for part in bent.model_.distribution.bijector.bijectors]
+    assert kinds.count("SplineCoupling") == 2 and "AffineCoupling" not in kinds
+    assert not np.allclose(affine.score_samples(x), bent.score_samples(x))
+    with pytest.raises(ValueError, match=r"spline_bins must be .* got spline_bins=1"):
+        FlowDensity(**SMALL, spline_bins=1).fit(x)
+
+
+@pytest.mark.usefixtures("few_steps")
 def test_equal_rows_count_as_one_of_their_weight():
     x = _wine()[:60]
     weights = np.arange(60) % 3

@@ -4,12 +4,14 @@ Each function here makes one change, for the rest of the process, to what `FlowD
 Cells are not among them: the density tables are jittered before any contender sees them.
 """
 
+import functools
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfnvp.sklearn
 from tfnvp import layers
-from tfnvp.bijectors import LogTails, SplineCoupling
+from tfnvp.bijectors import LogTails
 from tfnvp.distribution import FlowDistribution
 from tfnvp.models import VectorRealNVP, fitting
 
@@ -56,15 +58,7 @@ def student_t():
 def spline_couplings():
     """Couplings that bend by splines of 8 bins what they have scaled and shifted."""
 
-    def bent(self, i):
-        coupling = VectorRealNVP._coupling(self, i)
-        affine = coupling.conditioner
-        network = layers.DenseNetwork.from_config({**affine.get_config(), "spline_bins": 8})
-        stays = self._size - affine.channels
-        network.build((None, stays), self.condition.context_shape)
-        return SplineCoupling(coupling.mask, network)
-
-    _subclass("_coupling", bent)
+    tfnvp.sklearn.FlowDensity = functools.partial(tfnvp.sklearn.FlowDensity, spline_bins=8)
 
 
 STEPS = (no_matrices, no_curves, no_log_tails, no_dropout, no_averages)

@@ -63,6 +63,16 @@ def test_density_of_a_fitted_model_integrates_to_one(fitted):
     assert abs(integral(model) - 1) < 1e-2
 
 
+def test_density_of_fitted_splines_integrates_to_one():
+    keras.utils.set_random_seed(0)
+    model = tfnvp.VectorRealNVP(2, **SIZES, spline_bins=8)
+    model.adapt(_moons())
+    model.compile(optimizer=keras.optimizers.Adam(5e-3, global_clipnorm=1.0))
+    losses = model.fit(_moons(), batch_size=100, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] - 0.2
+    assert abs(integral(model) - 1) < 1e-2
+
+
 def test_log_prob_is_that_of_the_distribution(model):
     log_prob = model.log_prob(_data())
     assert log_prob.shape == (20,) and log_prob.dtype == tf.float32
@@ -255,9 +265,12 @@ def test_a_gradient_reaches_every_weight(model):
 # Saving.
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
-def test_saved_whole_it_scores_the_same_to_the_bit(tmp_path, randomize, dtype):
-    model = randomize(tfnvp.VectorRealNVP(5, **SIZES, dtype=dtype))
+@pytest.mark.parametrize(
+    ("dtype", "spline_bins"),
+    [("float32", 0), ("mixed_bfloat16", 0), ("float64", 0), ("float32", 4)],
+)
+def test_saved_whole_it_scores_the_same_to_the_bit(tmp_path, randomize, dtype, spline_bins):
+    model = randomize(tfnvp.VectorRealNVP(5, **SIZES, dtype=dtype, spline_bins=spline_bins))
     model.adapt(_data(), steps=np.arange(5))
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
@@ -322,6 +335,7 @@ def test_bad_vectors_are_refused_and_leave_the_weights(model, refuses, kind):
         ({"event_size": 1, "dropout": "a"}, r"dropout must be in \[0, 1\), got dropout='a'"),
         ({"event_size": 2.0}, r"event_size must be a positive integer, got event_size=2\.0"),
         ({"kept_rows": 0}, "kept_rows must be a positive integer or None, got kept_rows=0"),
+        ({"spline_bins": 1}, "spline_bins must be .* got spline_bins=1"),
         ({"num_couplings": 0}, "num_couplings must be a positive integer, got num_couplings=0"),
         ({"hidden_units": ()}, r"hidden_units must be a list .*got hidden_units=\(\)"),
         ({"hidden_units": 64}, "hidden_units must be a list .*got hidden_units=64"),
