@@ -28,6 +28,7 @@ def test_the_recipes():
         "folder",
         "imagenet32_plus",
         "mnist",
+        "mnist_best",
         "moons",
         "photos",
         "table",

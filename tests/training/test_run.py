@@ -111,7 +111,7 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
 # Those that are as another one but for their images' names and sizes run by `make test-all`.
 ALIKE = ("cifar10", "cifar10_small", "imagenet32", "imagenet32_plus", "imagenet64")
 ALIKE += ("lsun_bedroom", "lsun_church_outdoor", "lsun_tower", "digits_conditional", "photos")
-ALIKE += ("mnist", "mnist_conditional")
+ALIKE += ("mnist", "mnist_best", "mnist_conditional")
 RECIPES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else [])
     for name in recipes.names()
