@@ -66,7 +66,7 @@ VARIANTS = {
     },
     "cifar10_plus": {
         "recipe": {},
-        "spline couplings": {"overrides": {"spline_bins": 8}},
+        "affine couplings": {"overrides": {"spline_bins": 0}},
         "equalized": {"overrides": {"equalized": True}},
     },
     "mnist": {

@@ -92,7 +92,7 @@ def plot(paths, figure):
     drawn, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharex=True)
     for name in RECIPES:
         rows = [line for line in lines if line["recipe"] == name]
-        axis = axes[name.startswith("imagenet")]
+        axis = axes[int(name.startswith("imagenet"))]
         axis.plot([r["images"] for r in rows], [r["validation"] for r in rows], "o-", label=name)
     for axis in axes:
         axis.set(xscale="log", xlabel="images seen", ylabel="validation, bits/dim")
@@ -110,9 +110,13 @@ def main():
     parser.add_argument("--plot", metavar="FIGURE", help="draw the files' lines instead")
     parser.add_argument("files", nargs="*")
     args = parser.parse_args()
+    if bool(args.plot) != bool(args.files):
+        parser.error("--plot FIGURE takes files of lines, and files need it")
     if args.plot:
         plot(args.files, args.plot)
         return
+    if args.images < FIRST:
+        parser.error(f"--images must be {FIRST} or more, got {args.images}")
     for name in args.recipe:
         run(name, args.images)
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
+#: The most bins of a spline: those of the least width take up a fifth of it then.
+MOST_BINS = 200
+
 _ASSERTED = re.compile(r"tfnvp<(.*?)>\]((?: \[[^\]]*\])*)", re.DOTALL)
 _SHAPED = re.compile(r"of tensor \S+ (\[.*?\]) is not compatible with expected shape (\[.*?\])")
 
@@ -68,14 +71,22 @@ def check_positive_int(name: str, value: object, optional: bool = False) -> None
         raise ValueError(f"{name} must be {wanted}, got {name}={value!r}")
 
 
-def check_spline_bins(value: object) -> None:
-    """Raises a ValueError unless `value` is 0, of no splines, or an integer of 2 or more."""
+def checked_spline_bins(value: object) -> int:
+    """Gives a number of bins, or 0 for no splines, or raises a ValueError."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 0 or value == 1:
+    if not whole or not (value == 0 or 2 <= value <= MOST_BINS):
         raise ValueError(
-            "spline_bins must be an integer of 2 or more, or 0 for affine couplings, got "
+            f"spline_bins must be an integer from 2 to {MOST_BINS}, or 0 for affine couplings, got "
             f"spline_bins={value!r}"
         )
+    return int(value)
+
+
+def check_positive_number(name: str, value: object) -> None:
+    """Raises a ValueError unless `value` is a number above 0 that float32 holds with ease."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not 0 < value < 1e30:
+        raise ValueError(f"{name} must be a number above 0 and below 1e30, got {name}={value!r}")
 
 
 def is_number(text: str) -> bool:

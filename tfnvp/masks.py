@@ -34,7 +34,9 @@ class Partition(abc.ABC):
         """Gives ones where `split`'s second result does change, else zeros; None for everywhere."""
 
     def pick(self, changes: tf.Tensor) -> tf.Tensor:
-        """Gives of `split`'s second result what does change, for work that costs more than that."""
+        """Gives, of `split`'s second result, what does change, where not all of it does."""
+        if self.changing(changes) is not None:
+            raise NotImplementedError(f"{type(self).__name__} must define pick and put")
         return changes
 
     def put(self, changes: tf.Tensor, changed: tf.Tensor) -> tf.Tensor:

@@ -39,8 +39,8 @@ class FlowDensity(OutlierMixin, DensityMixin, BaseEstimator):
         dropout: probability with which training leaves out each hidden unit; None chooses it by
             the number of rows: more of fewer.
         spline_bins: bins of the splines of `tfnvp.bijectors.SplineCoupling`s, 8 say; 0 for affine
-            couplings. With splines a fit takes twice the time; densities are better, and what is
-            unusual is found less well: docs/vectors.md has by how much.
+            couplings. With splines most densities are better, anomalies are found less well, and a
+            fit takes more than twice the time: docs/vectors.md has by how much.
         contamination: the share of the training rows that `predict` calls unusual, in (0, 0.5].
         random_state: an integer, a `RandomState`, or None: of weights, batches and held-out rows.
 

@@ -30,6 +30,8 @@ class RealNVP(tfnvp.ImageRealNVP):
 def _with_common_couplings(bijector):
     if isinstance(bijector, tfnvp.bijectors.AffineCoupling):
         return Coupling(bijector)
+    if isinstance(bijector, tfnvp.bijectors.SplineCoupling):
+        raise ValueError("tfp_idiom has affine couplings alone, the preset has splines")
     inner = {
         name: tf.nest.map_structure(_with_common_couplings, bijector.parameters[name])
         for name in ("bijector", "bijectors")

@@ -22,9 +22,7 @@ class Coupling(FlowBijector):
     they are. Source: Real NVP (arXiv 1605.08803), sections 3.2 and 3.3.
 
     Args:
-        mask: see `AffineCoupling`, as all arguments.
-        conditioner: gets what stays, and the context if there is one.
-        context: None, or a float tensor [..., K].
+        mask, conditioner, context: as in `AffineCoupling`.
         parameters: the constructor's arguments, `dict(locals())`, see `FlowBijector`.
 
     Raises:

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from tfnvp.bijectors import rational_quadratic
 from tfnvp.bijectors.flow_bijector import FlowBijector
+from tfnvp.checks import check_positive_number
 from tfnvp.layers.spline_weights import SplineWeights
 
 
@@ -36,6 +37,7 @@ class ElementwiseSpline(FlowBijector):
         name: str = "elementwise_spline",
     ) -> None:
         # The layer is created before arguments are captured, so that `copy()` reuses it.
+        check_positive_number("bound", bound)
         weights = SplineWeights() if weights is None else weights
         super().__init__(1, dict(locals()))
 

@@ -49,15 +49,14 @@ def bins(parameters: tf.Tensor, bound: float) -> Bins:
 
 
 def _powers(logits: tf.Tensor) -> tf.Tensor:
-    """Computes powers of e of which a softmax over the first axis is the shares, at most 1."""
+    """Computes e^logits, scaled to at most 1: divided by their sum they are the softmax."""
     return tf.exp(logits - tf.stop_gradient(tf.reduce_max(logits, axis=0)))
 
 
 def own_bins(parameters: tf.Tensor, v: tf.Tensor, bound: float, of_y: bool = False) -> Bins:
-    """Makes of each value's own spline the one bin that the value is in.
+    """Finds the bin that each value falls in, of a spline of its own, and computes that bin alone.
 
-    It is what `bins` and a choice among its bins give, in half of the time: what can be done to one
-    bin is not done to K.
+    `bins` and a choice among all of them would give the same in twice the time.
 
     Args:
         parameters: [3K - 1, ...], as in `bins`.
@@ -72,10 +71,11 @@ def own_bins(parameters: tf.Tensor, v: tf.Tensor, bound: float, of_y: bool = Fal
     *logits, slopes = tf.split(parameters, [count, count, count - 1])
     widths, heights = (_powers(x) for x in logits)
     share = 1 - _LEAST * count
-    # Of all bins but the last, the ends, where the sizes of all bins sum to `total`.
+    # These are the ends of all bins but the last, scaled so that all sizes sum to `total`.
     sizes = heights if of_y else widths
     total = tf.reduce_sum(sizes, axis=0)
-    bins_before = tf.reshape(tf.range(1, count, dtype=v.dtype), [-1, *[1] * v.shape.rank])
+    bins_before = tf.cast(tf.range(1, count), v.dtype)
+    bins_before = tf.reshape(bins_before, [-1, *[1] * v.shape.rank])
     cumulated = tf.stack(list(itertools.accumulate(tf.unstack(sizes)[:-1])))
     ends = share * cumulated + _LEAST * bins_before * total
     passed = tf.cast((v + bound) / (2 * bound) * total >= ends, v.dtype)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfnvp.bijectors import rational_quadratic
 from tfnvp.bijectors.coupling import Coupling
+from tfnvp.checks import MOST_BINS, check_positive_number
 from tfnvp.masks import Partition
 from tfnvp.shapes import sizes
 from tfnvp.types import TensorLike
@@ -30,9 +31,9 @@ class SplineCoupling(Coupling):
     Args:
         mask: as in `AffineCoupling`.
         conditioner: as in `AffineCoupling`, but that it returns a tensor with, on its last axis,
-            1 + 3K values for each of the C channels that change, K >= 2 the bins of a spline: the C
+            1 + 3K values for each of the C channels that change, K from 2 to 200: the C
             log-scales, the C shifts, and then 3K - 1 groups of C, of K logits of widths, K of
-            heights, and K - 1 slopes between bins.
+            heights, and K - 1 slopes between bins. The size of the output says what K is.
         bound: where the linear tails of slope one begin, above 0.
         context: as in `AffineCoupling`.
         validate_args: whether to check at run time that the conditioner's outputs are finite.
@@ -40,8 +41,8 @@ class SplineCoupling(Coupling):
 
     Raises:
         TypeError: if mask is no partition, or conditioner no callable.
-        ValueError: if bound is not above 0, and at the first call, if the conditioner's output has
-            the wrong last axis.
+        ValueError: if bound is no number above 0, and at the first call, if the conditioner's
+            output has the wrong last axis.
 
     Example:
         >>> import keras, tensorflow as tf, tfnvp
@@ -60,8 +61,7 @@ class SplineCoupling(Coupling):
         validate_args: bool = False,
         name: str = "spline_coupling",
     ) -> None:
-        if not bound > 0:
-            raise ValueError(f"bound must be above 0, got bound={bound!r}")
+        check_positive_number("bound", bound)
         super().__init__(mask, conditioner, context, dict(locals()))
 
     def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -97,9 +97,9 @@ class SplineCoupling(Coupling):
 
     def _check_size(self, outputs: tf.Tensor, channels: int) -> None:
         bins, left = divmod(outputs.shape[-1] - channels, 3 * channels)
-        if left or bins < 2:
+        if left or not 2 <= bins <= MOST_BINS:
             raise ValueError(
-                f"conditioner must return log-scales, shifts and splines of K >= 2 bins, "
+                f"conditioner must return log-scales, shifts and splines of 2 to {MOST_BINS} bins, "
                 f"{channels} * (1 + 3 K) values on its last axis, for {self.mask}; got shape "
                 f"{outputs.shape}"
             )

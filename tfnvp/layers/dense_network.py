@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfnvp.checks import check_share, check_spline_bins
+from tfnvp.checks import check_share, checked_spline_bins
 from tfnvp.configured_layer import ConfiguredLayer
 from tfnvp.graph.concatenation import concatenate
 from tfnvp.layers.bounded_log_scale import BoundedLogScale
@@ -39,7 +39,7 @@ class DenseNetwork(ConfiguredLayer):
         see `SplineCoupling`; in the layer's variable dtype.
 
     Raises:
-        ValueError: if dropout is not in [0, 1), or spline_bins neither 0 nor 2 or more.
+        ValueError: if dropout is not in [0, 1), or spline_bins neither 0 nor 2 to 200.
 
     Example:
         >>> import tensorflow as tf, tfnvp
@@ -58,15 +58,14 @@ class DenseNetwork(ConfiguredLayer):
         **kwargs: Any,
     ) -> None:
         check_share("dropout", dropout)
-        check_spline_bins(spline_bins)
         super().__init__(**kwargs)
         self.channels = channels
         self.hidden_units = list(hidden_units)
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.seed = seed
-        self.spline_bins = spline_bins
-        curve = 3 * spline_bins - 1 if spline_bins else 0
+        self.spline_bins = checked_spline_bins(spline_bins)
+        curve = 3 * self.spline_bins - 1 if spline_bins else 0
         self._outputs = (2 + curve) * channels
         self.hidden = [
             keras.layers.Dense(

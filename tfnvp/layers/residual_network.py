@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfnvp.checks import check_spline_bins
+from tfnvp.checks import checked_spline_bins
 from tfnvp.graph.concatenation import concatenate
 from tfnvp.graph.pure_layer import PureLayer
 from tfnvp.graph.replicas import hide_from_constant_folding
@@ -62,7 +62,7 @@ class ResidualNetwork(PureLayer):
         dtype.
 
     Raises:
-        ValueError: if blocks is negative, or spline_bins neither 0 nor 2 or more.
+        ValueError: if blocks is negative, or spline_bins neither 0 nor 2 to 200.
     """
 
     def __init__(
@@ -79,7 +79,6 @@ class ResidualNetwork(PureLayer):
     ) -> None:
         if not isinstance(blocks, int) or blocks < 0:
             raise ValueError(f"blocks must be an integer of 0 or more, got blocks={blocks!r}")
-        check_spline_bins(spline_bins)
         super().__init__(**kwargs)
         self.channels = channels
         self.filters = filters
@@ -88,8 +87,8 @@ class ResidualNetwork(PureLayer):
         self.momentum = momentum
         self.scale_l2 = scale_l2
         self.synchronized = synchronized
-        self.spline_bins = spline_bins
-        curve = 3 * spline_bins - 1 if spline_bins else 0
+        self.spline_bins = checked_spline_bins(spline_bins)
+        curve = 3 * self.spline_bins - 1 if spline_bins else 0
         self._outputs = (2 + curve) * channels
 
         def norm(name: str, **options: Any) -> FusedBatchNormalization:

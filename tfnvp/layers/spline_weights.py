@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfnvp.checks import check_positive_int
+from tfnvp.checks import MOST_BINS, check_positive_int
 from tfnvp.configured_layer import UncastLayer
 
 
@@ -14,7 +14,7 @@ class SplineWeights(UncastLayer):
     """Free parameters of a monotone spline for each dimension of vectors, at first the identity.
 
     Args:
-        bins: the number of bins of each spline, 2 or more.
+        bins: the number of bins of each spline, 2 to 200.
         **kwargs: further arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -26,8 +26,8 @@ class SplineWeights(UncastLayer):
 
     def __init__(self, bins: int = 16, **kwargs: Any) -> None:
         check_positive_int("bins", bins)
-        if bins < 2:
-            raise ValueError(f"bins must be 2 or more, got bins={bins}")
+        if not 2 <= bins <= MOST_BINS:
+            raise ValueError(f"bins must be from 2 to {MOST_BINS}, got bins={bins}")
         super().__init__(**kwargs)
         self.bins = bins
 

@@ -19,7 +19,7 @@ from tfnvp.bijectors import (
     Standardization,
 )
 from tfnvp.bijectors.coupling import Coupling
-from tfnvp.checks import assert_all, check_positive_int, check_share, check_spline_bins
+from tfnvp.checks import assert_all, check_positive_int, check_share, checked_spline_bins
 from tfnvp.columns import Columns, DrawnRows
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
@@ -114,14 +114,13 @@ class VectorRealNVP(FlowModel):
             check_positive_int("each of hidden_units", units)
         check_share("dropout", dropout)
         check_positive_int("kept_rows", kept_rows, optional=True)
-        check_spline_bins(spline_bins)
         super().__init__(**kwargs)
         self._size = event_size
         self.num_couplings = num_couplings
         self.hidden_units = tuple(map(int, hidden_units))
         self.dropout = dropout
         self.kept_rows = kept_rows
-        self.spline_bins = spline_bins
+        self.spline_bins = checked_spline_bins(spline_bins)
         # The seed is drawn as Keras draws its own, so that `keras.utils.set_random_seed` decides
         # it.
         self.seed = random.randint(1, 10**9) if seed is None else seed
