@@ -58,20 +58,20 @@ class AffineCoupling(Coupling):
         super().__init__(mask, conditioner, context, dict(locals()))
 
     def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        changes, outputs, merge = self._conditioned(x)
-        log_scale, shift = self._log_scale_and_shift(changes, outputs)
+        inputs, changes, merge = self._split(x)
+        log_scale, shift = self._log_scale_and_shift(changes, self.conditioner(*inputs))
         return merge(changes * tf.exp(log_scale) + shift), self._sum(log_scale)
 
     def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        changes, outputs, merge = self._conditioned(z)
-        log_scale, shift = self._log_scale_and_shift(changes, outputs)
+        inputs, changes, merge = self._split(z)
+        log_scale, shift = self._log_scale_and_shift(changes, self.conditioner(*inputs))
         return merge((changes - shift) * tf.exp(-log_scale)), -self._sum(log_scale)
 
     def _log_scale_and_shift(
         self, changes: tf.Tensor, outputs: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Takes the conditioner's outputs apart; both are zero where a pixel stays."""
-        log_scale, shift = tf.split(outputs, 2, axis=-1)
+        log_scale, shift = tf.split(self._checked(outputs, changes), 2, axis=-1)
         indicator = self._changing(changes)
         return (
             (log_scale, shift) if indicator is None else (indicator * log_scale, indicator * shift)

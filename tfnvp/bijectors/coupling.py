@@ -47,10 +47,14 @@ class Coupling(FlowBijector):
         context = None if context is None else tf.convert_to_tensor(context)
         super().__init__(mask.event_ndims, {**parameters, "context": context})
 
-    def _conditioned(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Merge]:
-        """Gives what changes, what the conditioner says of it, and how to join the parts again."""
+    def _split(self, x: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, Merge]:
+        """Gives what the conditioner is given, what changes, and how to join the parts again."""
         stays, changes, merge = self.mask.split(self._broadcast(x))
-        outputs = tf.convert_to_tensor(self.conditioner(*self._inputs(stays)))
+        return self._inputs(stays), changes, merge
+
+    def _checked(self, outputs: tf.Tensor, changes: tf.Tensor) -> tf.Tensor:
+        """Gives what the conditioner says of what changes, in the shape and dtype of that."""
+        outputs = tf.convert_to_tensor(outputs)
         self._check_size(outputs, changes.shape[-1])
         batch, event = self._batch_and_event(changes)
         if self._may_lack_rows(changes):
@@ -61,7 +65,7 @@ class Coupling(FlowBijector):
             outputs = tf.debugging.check_numerics(
                 outputs, f"{self.name}: outputs of the conditioner are not finite"
             )
-        return changes, outputs, merge
+        return outputs
 
     def _check_size(self, outputs: tf.Tensor, channels: int) -> None:
         """Raises a ValueError where the outputs do not fit so many channels that change."""

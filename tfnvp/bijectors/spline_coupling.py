@@ -65,7 +65,8 @@ class SplineCoupling(Coupling):
         super().__init__(mask, conditioner, context, dict(locals()))
 
     def _inverse_and_log_det(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        changes, outputs, merge = self._conditioned(x)
+        inputs, changes, merge = self._split(x)
+        outputs = self._checked(self.conditioner(*inputs), changes)
         x = self.mask.pick(changes)
         log_scale, shift, curve = self._taken_apart(outputs, x)
         u = x * tf.exp(log_scale) + shift
@@ -74,7 +75,8 @@ class SplineCoupling(Coupling):
         return merge(self.mask.put(changes, z)), self._sum(log_scale + log_slope)
 
     def _forward_and_log_det(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        changes, outputs, merge = self._conditioned(z)
+        inputs, changes, merge = self._split(z)
+        outputs = self._checked(self.conditioner(*inputs), changes)
         z = self.mask.pick(changes)
         log_scale, shift, curve = self._taken_apart(outputs, z)
         bins = rational_quadratic.own_bins(curve, z, self.bound, of_y=True)

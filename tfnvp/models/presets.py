@@ -39,7 +39,6 @@ _PRESETS = {
     "digits": _DIGITS,
     "digits_conditional": _DIGITS | _TEN_CLASSES,
     "mnist": _MNIST | {"spline_bins": 8},
-    "mnist_best": _MNIST | {"spline_bins": 8, "filters": 48, "residual_blocks": 3},
     "mnist_conditional": _MNIST | _TEN_CLASSES,
     "cifar10_conditional": _SMALL | _TEN_CLASSES,
     "photos": _SMALL | {"filters": 16, "residual_blocks": 1},
