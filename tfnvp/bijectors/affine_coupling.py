@@ -73,9 +73,9 @@ class AffineCoupling(Coupling):
         """Takes the conditioner's outputs apart; both are zero where a pixel stays."""
         log_scale, shift = tf.split(self._checked(outputs, changes), 2, axis=-1)
         indicator = self._changing(changes)
-        return (
-            (log_scale, shift) if indicator is None else (indicator * log_scale, indicator * shift)
-        )
+        if indicator is None:
+            return log_scale, shift
+        return indicator * log_scale, indicator * shift
 
     def _check_size(self, outputs: tf.Tensor, channels: int) -> None:
         if outputs.shape[-1] != 2 * channels:

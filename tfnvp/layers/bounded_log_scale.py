@@ -6,7 +6,21 @@ import keras
 import tensorflow as tf
 
 from tfnvp.configured_layer import ConfiguredLayer
+from tfnvp.graph.concatenation import concatenate
 from tfnvp.shapes import over_event
+
+
+def outputs_per_channel(spline_bins: int) -> int:
+    """Counts the outputs for each channel: log-scale, shift, and the parameters of a spline."""
+    return 2 + (3 * spline_bins - 1 if spline_bins else 0)
+
+
+def bounded(layer: "BoundedLogScale", outputs: tf.Tensor, channels: int) -> tf.Tensor:
+    """Bounds the log-scales among outputs of so many channels; splines' parameters stay."""
+    if outputs.shape[-1] == 2 * channels:
+        return layer(outputs)
+    affine, curves = tf.split(outputs, [2 * channels, -1], axis=-1)
+    return concatenate(layer(affine), curves)
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")

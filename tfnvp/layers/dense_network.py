@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from tfnvp.checks import check_share, checked_spline_bins
 from tfnvp.configured_layer import ConfiguredLayer
-from tfnvp.graph.concatenation import concatenate
-from tfnvp.layers.bounded_log_scale import BoundedLogScale
+from tfnvp.layers.bounded_log_scale import BoundedLogScale, bounded, outputs_per_channel
 from tfnvp.seeds import fresh_seed, random_bytes
 
 
@@ -65,8 +64,7 @@ class DenseNetwork(ConfiguredLayer):
         self.dropout = dropout
         self.seed = seed
         self.spline_bins = checked_spline_bins(spline_bins)
-        curve = 3 * self.spline_bins - 1 if spline_bins else 0
-        self._outputs = (2 + curve) * channels
+        self._outputs = outputs_per_channel(self.spline_bins) * channels
         self.hidden = [
             keras.layers.Dense(
                 units,
@@ -104,10 +102,7 @@ class DenseNetwork(ConfiguredLayer):
         for layer, factor in zip(self.hidden, factors, strict=True):
             x = layer(x) * factor if thins else layer(x)
         outputs = tf.cast(self.output_layer(x), self.variable_dtype)
-        if not self.spline_bins:
-            return self.log_scale(outputs)
-        affine, curves = tf.split(outputs, [2 * self.channels, -1], axis=-1)
-        return concatenate(self.log_scale(affine), curves)
+        return bounded(self.log_scale, outputs, self.channels)
 
     def _thinning(self, rows: tf.Tensor) -> list[tf.Tensor]:
         """Draws, for each hidden layer, zeros that leave out units and factors that keep the mean.

@@ -9,7 +9,7 @@ from tfnvp.checks import checked_spline_bins
 from tfnvp.graph.concatenation import concatenate
 from tfnvp.graph.pure_layer import PureLayer
 from tfnvp.graph.replicas import hide_from_constant_folding
-from tfnvp.layers.bounded_log_scale import BoundedLogScale
+from tfnvp.layers.bounded_log_scale import BoundedLogScale, bounded, outputs_per_channel
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
 from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 from tfnvp.masks import checkerboard
@@ -88,8 +88,7 @@ class ResidualNetwork(PureLayer):
         self.scale_l2 = scale_l2
         self.synchronized = synchronized
         self.spline_bins = checked_spline_bins(spline_bins)
-        curve = 3 * self.spline_bins - 1 if spline_bins else 0
-        self._outputs = (2 + curve) * channels
+        self._outputs = outputs_per_channel(self.spline_bins) * channels
 
         def norm(name: str, **options: Any) -> FusedBatchNormalization:
             options = {"synchronized": synchronized, "dtype": self.dtype_policy, **options}
@@ -182,10 +181,7 @@ class ResidualNetwork(PureLayer):
         total = tf.add_n(skipped)
         outputs = self.output_conv(tf.nn.relu(self.output_norm(total, training=training)))
         outputs = tf.cast(outputs, self.variable_dtype)
-        if not self.spline_bins:
-            return self.log_scale(outputs)
-        affine, curves = tf.split(outputs, [2 * self.channels, -1], axis=-1)
-        return concatenate(self.log_scale(affine), curves)
+        return bounded(self.log_scale, outputs, self.channels)
 
     def _with_negation(self, x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
         """Concatenates the normalised input, its negation and the mask, where there is one."""

@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tfnvp.bijectors import Equalization, ImageLogit
 from tfnvp.bijectors.factor_out import halve
-from tfnvp.checks import check_positive_int, check_rows
+from tfnvp.checks import check_positive_int, check_rows, checked_spline_bins
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import Dequantization, IntensityHistogram
@@ -103,7 +103,7 @@ class ImageRealNVP(FlowModel):
         self.scale_l2 = scale_l2
         self.mixing = mixing
         self.equalized = equalized
-        self.spline_bins = spline_bins
+        self.spline_bins = checked_spline_bins(spline_bins)
         self.remat = remat
         self.synchronized = synchronized
         # The flow runs in the dtype of the variables; a policy lowers the conditioners alone.
