@@ -40,6 +40,8 @@ def prepare(directory, preset, batches):
     shared = {}
     directory.mkdir(parents=True)
     for policy in ("float32", "mixed_bfloat16"):
+        # A second model would have another name, and its weights be stored as others.
+        keras.utils.clear_session()
         keras.utils.set_random_seed(0)
         model = tfnvp.ImageRealNVP.from_preset(preset, dtype=policy)
         model.compile(tfnvp.optimizers.Adam(1e-3, global_clipnorm=100.0))
