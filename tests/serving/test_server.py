@@ -1,5 +1,6 @@
 """`tfnvp serve`: TF Serving's REST paths; test_client.py asks it through the client."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -148,8 +149,11 @@ def test_the_command_serves_models_and_exports_and_says_what_it_is_for(
     assert [call[1:] for call in started] == [("127.0.0.1", 1234)] * 2
     result = CliRunner().invoke(app, ["serve", str(tmp_path)])
     assert result.exit_code == 2 and "cannot be loaded" in result.output
-    result = CliRunner().invoke(app, ["serve", str(path.parent)])
-    assert result.exit_code == 2 and f"name one, such as {path}" in result.output
+    versions = tmp_path / "versions"
+    for number in ("9", "10", "notes"):
+        shutil.copytree(path, versions / number)
+    result = CliRunner().invoke(app, ["serve", str(versions)])
+    assert result.exit_code == 2 and f"name one, such as {versions / '10'}\n" in result.output
 
 
 def test_without_the_extra_the_command_says_so(loaded, monkeypatch):

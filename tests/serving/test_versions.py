@@ -85,6 +85,13 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(room, args, message
     assert (room / "models.config").read_text() == before
 
 
+def test_versions_are_told_in_the_order_of_their_numbers(room):
+    models = room / "models" / "digits"
+    shutil.copytree(models / "2", models / "10")
+    result = run(room, "promote", "digits", "4")
+    assert "is not in" in result.output and "which has: 1, 2, 3, 10\n" in result.output
+
+
 def test_a_version_that_is_gone_is_not_gone_back_to(room):
     run(room, "promote", "digits", "2")
     shutil.rmtree(room / "models" / "digits" / "1")

@@ -14,6 +14,12 @@ def read_saved_model(directory: Path) -> SavedModelProto:
     return SavedModelProto.FromString((directory / "saved_model.pb").read_bytes())
 
 
+def versions_in(directory: Path) -> list[int]:
+    """Lists the versions of a model, which are directories named by numbers, the newest last."""
+    names = (path.parent.name for path in directory.glob("*/saved_model.pb"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def finish(directory: Path, inputs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> None:
     """Shortens names in a SavedModel, and writes into signatures the shapes that inputs take.
 

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 
 from tfnvp._environment import extra
 from tfnvp.checks import one_line
-from tfnvp.serving.saved_model_graph import read_saved_model
+from tfnvp.serving.saved_model_graph import read_saved_model, versions_in
 
 _HTTP = {
     "INVALID_ARGUMENT": 400,
@@ -58,10 +58,10 @@ class ServedModel:
             )
         self.name = name
         self.version = int(path.name) if path.name.isdigit() else 1
-        if versions := sorted(file.parent.name for file in path.glob("*/saved_model.pb")):
+        if versions := versions_in(path):
             raise ValueError(
                 f"{path} holds versions of a model and is none: name one, such as "
-                f"{path / versions[-1]}"
+                f"{path / str(versions[-1])}"
             )
         try:
             self._functions = tf.saved_model.load(str(path)).signatures

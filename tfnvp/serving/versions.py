@@ -11,6 +11,7 @@ from tfnvp import atomic_file
 from tfnvp._environment import extra
 from tfnvp.checks import one_line
 from tfnvp.serving.place import is_text
+from tfnvp.serving.saved_model_graph import versions_in
 
 STABLE, PREVIOUS = "stable", "previous"
 
@@ -141,8 +142,7 @@ class _Config:
     def check(self, version: int) -> None:
         """Raises a ValueError unless a version's directory holds a SavedModel."""
         if not self._is_there(version):
-            there = [path.parent.name for path in self._versions.glob("*/saved_model.pb")]
-            has = ", ".join(sorted(there)) or "none"
+            has = ", ".join(map(str, versions_in(self._versions))) or "none"
             raise ValueError(f"version {version} is not in {self._versions}, which has: {has}")
 
     def _is_there(self, version: int) -> bool:
