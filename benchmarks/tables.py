@@ -53,7 +53,7 @@ CONTENDERS = {
 }
 # The names are those of benchmarks/peers/table_steps.py, which only processes that train import.
 STEPS = ("no_matrices", "no_curves", "no_log_tails", "no_dropout", "no_averages", "student_t")
-STEPS += ("spline_couplings",)
+STEPS += ("spline_couplings", "residual_conditioners", "batch_normalization")
 WARM_UPS, TURNS = 2, 15
 # The figures that a summary has of a task, and their decimals.
 FIGURES = {

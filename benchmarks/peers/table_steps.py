@@ -11,8 +11,10 @@ import tensorflow_probability as tfp
 
 import tfnvp.sklearn
 from tfnvp import layers
-from tfnvp.bijectors import LogTails
+from tfnvp.bijectors import BatchNormalization, LogTails
+from tfnvp.bijectors.coupling import Coupling
 from tfnvp.distribution import FlowDistribution
+from tfnvp.layers.bounded_log_scale import bounded
 from tfnvp.models import VectorRealNVP, fitting
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -61,8 +63,48 @@ def spline_couplings():
     tfnvp.sklearn.FlowDensity = functools.partial(tfnvp.sklearn.FlowDensity, spline_bins=8)
 
 
-STEPS = (no_matrices, no_curves, no_log_tails, no_dropout, no_averages)
-STEPS = {step.__name__: step for step in (*STEPS, student_t, spline_couplings)}
+def residual_conditioners():
+    """Hidden layers of conditioners that are added to their input, where both are of one size."""
+
+    def call(self, x, context=None, training=None):
+        thins = training and self.dropout and self.hidden
+        factors = self._thinning(tf.shape(x)[0]) if thins else [1.0] * len(self.hidden)
+        for layer, factor in zip(self.hidden, factors, strict=True):
+            h = layer(x) * factor
+            x = x + h if x.shape[-1] == h.shape[-1] else h
+        return bounded(self.log_scale, self.output_layer(x), self.channels)
+
+    layers.DenseNetwork.call = call
+
+
+def batch_normalization():
+    """Batch normalization of what each coupling has changed, as in the image model."""
+
+    class Normalised(VectorRealNVP):
+        def build_distribution(self):
+            flow = super().build_distribution()
+            parts = []
+            for part in flow.bijector.bijectors:
+                parts.append(part)
+                if isinstance(part, Coupling):
+                    parts.append(BatchNormalization(part.mask))
+            return FlowDistribution(flow.distribution, tfb.Chain(parts))
+
+        def adapt(self, data, *args, **kwargs):
+            super().adapt(data, *args, **kwargs)
+            self._rows = tf.convert_to_tensor(data[:2048])
+
+        def log_prob(self, x):
+            # The weights may be others than at the last call.
+            self.refresh_moments(self._rows, batch_size=256)
+            return super().log_prob(x)
+
+    tfnvp.sklearn.VectorRealNVP = Normalised
+
+
+STEPS = (no_matrices, no_curves, no_log_tails, no_dropout, no_averages, student_t)
+STEPS += (spline_couplings, residual_conditioners, batch_normalization)
+STEPS = {step.__name__: step for step in STEPS}
 
 
 def _freeze(kind):
