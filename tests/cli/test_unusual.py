@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 import tfnvp
 from tfnvp import anomaly, plotting
+from tfnvp.cli import score
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +148,77 @@ def test_other_pictures_of_a_directory_are_passed_over_with_a_warning(saved, fol
         assert run("score", saved, tmp_path / "mine").output.startswith(f"{tmp_path}/mine/c.png\t")
 
 
+def test_a_broken_file_of_a_directory_is_passed_over_and_a_named_one_refused(
+    saved, folder, tmp_path
+):
+    mixed, broken = tmp_path / "mixed", tmp_path / "broken"
+    shutil.copytree(folder[0], mixed)
+    broken.mkdir()
+    cut = broken / "cut.png"
+    cut.write_bytes((mixed / "0.png").read_bytes()[:60])
+    shutil.copy(cut, mixed / "cut.png")
+    with pytest.warns(UserWarning, match=r"skipped 1 of 5 images that could not be read: .*cut.p"):
+        found = run("score", saved, mixed, "--json").output.splitlines()
+    alone = run("score", saved, folder[0], "--json").output.splitlines()
+    bits = [[json.loads(line)["bits_per_dim"] for line in lines] for lines in (found, alone)]
+    assert len(bits[0]) == 4 and bits[0] == bits[1]
+    assert_one_line(run("score", saved, cut), "cut.png")
+    assert_one_line(run("score", saved, broken), "holds no picture that can be read", "cut.png")
+
+
+def test_a_directory_is_held_out_in_place_of_a_set(model, saved, folder, tmp_path):
+    held_out = tmp_path / "held out"
+    held_out.mkdir()
+    images = np.random.default_rng(1).integers(0, 256, (20, 8, 8)).astype("uint8")
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(held_out / f"{i:02}.png")
+    args = ["score", saved, folder[0], "--held-out", held_out, "--json"]
+    found = [json.loads(line) for line in run(*args).output.splitlines()]
+    known = tfnvp.data.read_images(sorted(held_out.iterdir()), (8, 8, 1), 17)
+    shown = tfnvp.data.read_images(folder[1], (8, 8, 1), 17)
+    expected = anomaly.Detector(model, known).p_values(shown)
+    for name, values in expected.items():
+        np.testing.assert_allclose([row[f"p_{name}"] for row in found], values, atol=1e-6)
+    refused = {"/nosuch": "must be a directory of pictures, got /nosuch"}
+    for directory, message in refused.items():
+        assert_one_line(run("score", saved, folder[0], "--held-out", directory), message)
+    for option, value in {"--dataset": "digits", "--labels": "3"}.items():
+        message = f"{option} cannot stand beside --held-out; got {value}"
+        assert_one_line(run(*args, option, value), message)
+
+
+def test_names_of_files_may_be_any(saved, folder, tmp_path):
+    directory = tmp_path / "names"
+    directory.mkdir()
+    names = [b"cost_$5^$.png", b"caf\xe9.png", "文.png".encode()]
+    for name in names:
+        shutil.copy(folder[1][0], os.fsencode(directory) + b"/" + name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        to = tmp_path / "sheet.png"
+        assert run("score", saved, directory, "--top", 3, "--to", to).exit_code == 0
+    rows = (tmp_path / "sheet.csv").read_bytes().splitlines()[1:]
+    assert sorted(row.split(b",")[0].split(b"/")[-1] for row in rows) == sorted(names)
+
+
+def test_what_has_no_density_comes_first(saved, folder, monkeypatch):
+    bits = np.array([1.0, np.nan, 3.0, 2.0], "float32")
+    monkeypatch.setattr(score.metrics, "bits_per_dim", lambda *args: bits)
+    found = run("score", saved, folder[0], "--top", 4, "--json").output.splitlines()
+    order = [folder[1].index(json.loads(line)["input"]) for line in found]
+    assert order == [1, 2, 3, 0]
+
+
 @pytest.fixture(scope="module")
 def served(model, tmp_path_factory):
     return tfnvp.export_saved_model(model, tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def of_256(randomize, tmp_path_factory):
+    path = tmp_path_factory.mktemp("of_256") / "model.keras"
+    randomize(FewCouplings((8, 8, 1), 1, filters=4, residual_blocks=1)).save(path)
+    return path
 
 
 REFUSED = {
@@ -160,11 +232,18 @@ REFUSED = {
     ),
     "split": (
         "{saved} {folder} --dataset digits --split train",
-        "--split is for a --dataset that is scored: beside files, the first 1000 of its validation",
+        "--split is for a --dataset that is scored: beside files, 1000 of its validation",
     ),
     "count": ("{saved} {folder} --dataset digits -n 3", "-n is for a --dataset that is scored"),
     "vectors": ("{saved} {folder} --dataset moons", "moons is of vectors, this is a model of im"),
-    "other size": ("{saved} {folder} --dataset photos", "must have the shape [batch, 8, 8, 1]"),
+    "other size": (
+        "{saved} {folder} --dataset photos",
+        "photos has images (32, 32, 3) of 256 levels, this is a model of images (8, 8, 1) of 17",
+    ),
+    "other levels": (
+        "{of_256} {folder} --dataset digits",
+        "digits has images (8, 8, 1) of 17 levels, this is a model of images (8, 8, 1) of 256",
+    ),
     "labels": ("{saved} {folder} --dataset digits --labels 1", "labels must be None"),
     "no such": ("{saved} /nosuch --dataset digits", "/nosuch"),
     "kind of file": ("{saved} {folder} --to {new}.jpg", "'.jpg'; known: .png, .npy, .npz, .csv"),
@@ -172,8 +251,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_done_is_one_line(name, saved, served, folder, tmp_path):
+def test_what_cannot_be_done_is_one_line(name, saved, served, of_256, folder, tmp_path):
     args, message = REFUSED[name]
     places = {"saved": saved, "served": served, "folder": folder[0], "new": tmp_path / "new"}
+    places["of_256"] = of_256
     assert_one_line(run("score", *args.format(**places).split()), message)
     assert list(tmp_path.iterdir()) == []

@@ -87,6 +87,16 @@ def test_the_drift_of_a_conditional_model_is_that_of_its_labels(randomize):
     assert abs(far) > 0.1 > abs(drift.drift)
 
 
+def test_a_drift_that_is_no_number_is_warned_of():
+    model = Normalised(dtype="float64")
+    model.build()
+    model.shift.kernel.assign([[np.nan, 0]])
+    drift = tfnvp.callbacks.WarnOfDrift(ROWS)
+    drift.set_model(model)
+    with pytest.warns(UserWarning, match="the same rows have nan bits/dim"):
+        drift.on_epoch_end(0)
+
+
 def test_bad_limits_of_a_drift_are_refused(refuses):
     refuses(tfnvp.callbacks.WarnOfDrift, ROWS, limit=0, match="limit must be above 0")
 
@@ -156,7 +166,8 @@ def test_batches_of_which_no_row_counts_are_none():
     model = Normalised(dtype="float64")
     model.build()
     model.moments(50 + ROWS, training=True)
-    model.refresh_moments((ROWS, None, weights), batch_size=16)
+    rows = tf.data.Dataset.from_tensor_slices((ROWS, weights)).batch(16)
+    model.refresh_moments(rows.map(lambda x, weights: (x, None, weights)))
     mean = (ROWS[16:32].mean(axis=(0, 1, 2)) + ROWS[36:].mean(axis=(0, 1, 2))) / 2
     np.testing.assert_allclose(model.moments.mean, mean, rtol=1e-9)
     # Where there is none, as in a training of which no row counts, the averages stay.
@@ -177,13 +188,31 @@ def test_a_list_of_keras_callbacks_stays_the_callers():
     assert len(mine.callbacks) == 1
 
 
-def test_many_rows_are_a_sample():
-    """Evenly spaced, as many as a moment needs."""
-    x = np.arange(8 * 5000, dtype="float64").reshape(5000, 2, 2, 2)
+SORTED = np.arange(8 * 5000, dtype="float64").reshape(5000, 2, 2, 2)
+
+
+class SortedSequence(keras.utils.PyDataset):
+    """Sorted rows in batches of 10, each of which has rows from all over."""
+
+    num_batches = 500
+
+    def __getitem__(self, index):
+        return (SORTED[index::500] + 1000 * index,)
+
+
+@pytest.mark.parametrize("data", [SORTED, SORTED[::-1], SortedSequence()])
+def test_sorted_rows_are_as_any_others(data):
+    """A sample of them comes from all over, and so does each of its batches."""
     model = Normalised(dtype="float64")
-    model.refresh_moments(x, batch_size=32)
-    spaced = x[np.arange(512) * 5000 // 512]
-    np.testing.assert_allclose(model.moments.mean, spaced.mean(axis=(0, 1, 2)), rtol=1e-12)
+    model.refresh_moments(data, batch_size=32)
+    rows = (
+        data if isinstance(data, np.ndarray) else np.concatenate([data[i][0] for i in range(500)])
+    )
+    deviation = rows.std(axis=(0, 1, 2))
+    error = (model.moments.mean - rows.mean(axis=(0, 1, 2))) / deviation
+    assert np.abs(error).max() < 0.15
+    if isinstance(data, np.ndarray):
+        np.testing.assert_allclose(np.sqrt(model.moments.variance), deviation, rtol=0.05)
 
 
 def test_validation_rows_are_left_out():

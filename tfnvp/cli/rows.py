@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from tfnvp.checks import check_choice, one_line
 from tfnvp.cli.loading import Flow, is_of_images
 from tfnvp.columns import check_finite
 from tfnvp.data.csv_table import read_csv
-from tfnvp.data.folder import find_pictures, warn_of
+from tfnvp.data.folder import find_pictures, read_readable, warn_of
+from tfnvp.data.image_files import in_levels
 
 DEFAULT_SPLIT = "test"
 
@@ -51,20 +53,30 @@ def read(
         if value is not None:
             raise ValueError(f"{option} is for --dataset, and files are read whole; got {value}")
     if is_of_images(flow):
-        files = [file for path in paths for file in _pictures(path)]
-        return files, data.read_images(files, flow.image_shape, flow.levels)
+        # A file may be named twice.
+        read = [item for path in paths for item in _pictures(path, flow.image_shape).items()]
+        names, images = zip(*read, strict=True)
+        return list(names), in_levels(np.stack(images), flow.levels)
     vectors = [_read_vectors(path, flow.event_size) for path in paths]
     names = [f"{path}/{i}" for path, x in zip(paths, vectors, strict=True) for i in range(len(x))]
     return names, np.concatenate(vectors)
 
 
-def _pictures(path: Path) -> list[str]:
-    """The file that a path names, or the PNG and JPEG files below a directory."""
+def _pictures(path: Path, image_shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    """Reads the file that a path names, or the PNG and JPEG files below a directory, by name.
+
+    A file that is named must be readable; of a directory the others are passed over, and told.
+    """
     if not path.is_dir():
-        return [str(path)]
+        return {str(path): data.read_images([path], image_shape)[0]}
     found, passed_over = find_pictures(str(path))
     warn_of(passed_over, str(path), stacklevel=2)
-    return found
+    images, skipped = read_readable(found, image_shape)
+    if not images:
+        raise ValueError(f"{path} holds no picture that can be read: {skipped}")
+    if skipped:
+        warnings.warn(skipped, stacklevel=2)
+    return images
 
 
 def _read_vectors(path: Path, size: int) -> np.ndarray:
@@ -102,11 +114,16 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def check_set(flow: Flow, dataset: str) -> None:
-    """Raises a ValueError for a set of vectors and a model of images, or the other way round."""
-    kinds = ("vectors", "images")
-    of_set, of_model = kinds[len(data.info(dataset).image_shape) == 3], kinds[is_of_images(flow)]
+    """Raises a ValueError for a set whose rows are not of the model's kind, shape and levels."""
+    info, kinds = data.info(dataset), ("vectors", "images")
+    of_set, of_model = kinds[len(info.image_shape) == 3], kinds[is_of_images(flow)]
     if of_set != of_model:
         raise ValueError(f"--dataset {dataset} is of {of_set}, this is a model of {of_model}")
+    if is_of_images(flow) and (info.image_shape, info.levels) != (flow.image_shape, flow.levels):
+        raise ValueError(
+            f"--dataset {dataset} has images {info.image_shape} of {info.levels} levels, this is a "
+            f"model of images {flow.image_shape} of {flow.levels} levels"
+        )
 
 
 def labels_in_turn(labels: str | None, n: int) -> np.ndarray | None:

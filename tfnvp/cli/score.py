@@ -96,6 +96,12 @@ def score(
         int | None, typer.Option("-n", min=1, help="rows of the data set", show_default="100")
     ] = None,
     labels: Labels = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY", help="pictures like the training's, and new to the model"
+        ),
+    ] = None,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -115,9 +121,10 @@ def score(
     of a table's density has a third figure for each row, its unusualness (docs/vectors.md), by
     which --top goes; all other models have it go by log p.
 
-    Images, in files or directories, may stand beside --dataset, a set as that of the training: they
-    have the scores of docs/anomalies.md, too, then the p-value of each among the set's first 1,000
-    validation images, and --top goes by the score joint. Of images, --top --to sheet.png draws them
+    Images, in files or directories, may stand beside --dataset, a set as that of the training, or
+    --held-out: they have the scores of docs/anomalies.md, too, then the p-value of each among 1,000
+    of the set's validation images, or all pictures that the directory holds, and --top goes by the
+    score joint. Of images, --top --to sheet.png draws them
     beside maps of where they are unlikely, and leaves sheet.csv beside it.
 
     Example: tfnvp score digits --dataset digits -n 5
@@ -134,9 +141,11 @@ def score(
     if sheet:
         loading.check_can(flow, "score --top --to sheet.png")
         rows.check_to(to.with_suffix(".csv"), force, suffixes=(".csv",))
-    held_out, scored = (dataset, None) if inputs and dataset and of_images else (None, dataset)
+    beside, scored = (dataset, None) if inputs and dataset and of_images else (None, dataset)
     if held_out:
-        unusual.check(flow, held_out, **{"--split": split, "-n": n})
+        unusual.check_directory(flow, held_out, **{"--dataset": dataset, "--labels": labels})
+    elif beside:
+        unusual.check(flow, beside, **{"--split": split, "-n": n})
     with terminal.status("scoring"):
         names, x = rows.read(flow, inputs, scored, split, n, default_n=100)
         y = rows.labels_in_turn(labels, len(x))
@@ -147,9 +156,12 @@ def score(
         if loading.is_of_tables(flow):
             figures["unusualness"] = np.concatenate([flow.unusualness(x) for (x,) in batches])
         if held_out:
-            figures |= unusual.beside_held_out(flow, held_out, x, y)
+            figures |= unusual.beside(flow, rows.read(flow, [held_out])[1:], x, y)
+        elif beside:
+            figures |= unusual.beside(flow, unusual.of_set(beside, y is not None), x, y)
     rank = next(figures[name] for name in _RANKS if name in figures)
-    order = np.argsort(-rank, kind="stable")
+    # What has no density at all is the most unusual.
+    order = np.argsort(-np.nan_to_num(rank, nan=np.inf), kind="stable")
     shown = np.arange(len(x)) if top is None else order[:top]
     written = [names[i] for i in shown], {name: figures[name][shown] for name in figures}
     if sheet:

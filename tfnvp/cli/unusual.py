@@ -27,22 +27,40 @@ def check(flow: Flow, held_out: str, **rows_of_set: object) -> None:
     for option, value in rows_of_set.items():
         if value is not None:
             raise ValueError(
-                f"{option} is for a --dataset that is scored: beside files, the first {HELD_OUT} "
-                f"of its validation images are held out; got {value}"
+                f"{option} is for a --dataset that is scored: beside files, {HELD_OUT} of its "
+                f"validation images are held out; got {value}"
             )
 
 
-def beside_held_out(
-    flow: Flow, held_out: str, x: np.ndarray, y: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    """Scores images [N, H, W, C] beside a data set's validation images; then come their p-values.
+def check_directory(flow: Flow, held_out: Path, **options: object) -> None:
+    """Raises a ValueError unless images can be scored beside those of a directory.
 
-    With labels y, those of the data set go with its images.
+    Args:
+        held_out: the directory.
+        **options: those that cannot stand beside it.
     """
-    labelled = y is not None
-    batches = data.load(held_out, "validation", shuffle=False, labels=labelled).take(HELD_OUT)
-    known = next(iter(batches.batch(HELD_OUT)))
-    detector = anomaly.Detector(flow, *known) if labelled else anomaly.Detector(flow, known)
+    loading.check_can(flow, "score of files beside --held-out")
+    if not held_out.is_dir():
+        raise ValueError(f"--held-out must be a directory of pictures, got {held_out}")
+    for option, value in options.items():
+        if value is not None:
+            raise ValueError(f"{option} cannot stand beside --held-out; got {value}")
+
+
+def of_set(held_out: str, labelled: bool) -> tuple:
+    """Reads a data set's images to hold out, and their labels where these are asked for."""
+    # Images that are stored side by side may be alike, and stand for the others badly.
+    images = data.load(held_out, "validation", shuffle=True, seed=0, labels=labelled)
+    known = next(iter(images.take(HELD_OUT).batch(HELD_OUT)))
+    return known if labelled else (known,)
+
+
+def beside(flow: Flow, known: tuple, x: np.ndarray, y: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Scores images [N, H, W, C] beside those held out; then come their p-values.
+
+    Both may have labels.
+    """
+    detector = anomaly.Detector(flow, *known)
     scores = detector.scores(x, y)
     p_values = detector.calibrated(scores)
     return scores | {f"p_{name}": values for name, values in p_values.items()}

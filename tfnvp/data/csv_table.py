@@ -61,9 +61,9 @@ def write_csv(
 ) -> None:
     """Writes rows of numbers and texts under a header, whole or not at all.
 
-    Numbers are the same when they are read again.
+    Numbers are the same when they are read again, and file names whose bytes are no text, too.
     """
-    options = {"newline": "", "encoding": "utf-8"}
+    options = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
     with atomic_file.writing(path) as written, written.open("w", **options) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)

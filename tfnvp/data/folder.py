@@ -144,27 +144,40 @@ def _read_all(
 
     What was passed over is told here, where it is told once.
     """
-    paths = [path for path, *_ in files]
+    images, skipped = read_readable([path for path, *_ in files], (size, size, 3))
+    if len(images) < 3:
+        raise ValueError(
+            f"directory: {directory!r} holds {len(images)} readable images, and train, validation "
+            "and test need at least 3" + (f"; {skipped}" if skipped else "")
+        )
+    if skipped:
+        warnings.warn(skipped, stacklevel=3)
+    warn_of(passed_over, directory, stacklevel=3)
+    return np.stack(list(images.values()))
+
+
+def read_readable(
+    paths: list[str], image_shape: tuple[int, int, int]
+) -> tuple[dict[str, np.ndarray], str]:
+    """Reads the files that can be read.
+
+    Returns:
+        The images by path, uint8 of 256 levels; and a text of which files were skipped, and why,
+        empty where none was.
+    """
 
     def read(path: str) -> np.ndarray | str:
         try:
-            return image_files.read(path, (size, size, 3))
+            return image_files.read(path, image_shape)
         except image_files.ImageFileError as error:
             return f"{path} ({error.reason})"
 
     # Pillow decodes outside Python's lock, so threads do share the work.
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(read, paths))
-    images = [result for result in results if isinstance(result, np.ndarray)]
-    skipped = [result for result in results if isinstance(result, str)]
+        results = dict(zip(paths, pool.map(read, paths), strict=True))
+    images = {path: result for path, result in results.items() if isinstance(result, np.ndarray)}
+    skipped = [result for result in results.values() if isinstance(result, str)]
+    if not skipped:
+        return images, ""
     summary = f"skipped {len(skipped)} of {len(paths)} images that could not be read: "
-    summary += ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
-    if len(images) < 3:
-        raise ValueError(
-            f"directory: {directory!r} holds {len(images)} readable images, and train, validation "
-            "and test need at least 3" + (f"; {summary}" if skipped else "")
-        )
-    if skipped:
-        warnings.warn(summary, stacklevel=3)
-    warn_of(passed_over, directory, stacklevel=3)
-    return np.stack(images)
+    return images, summary + ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")

@@ -94,7 +94,11 @@ def read_images(
         array([[8, 8],
                [8, 8]], dtype=uint8)
     """
-    images = np.stack([read(path, image_shape) for path in paths])
+    return in_levels(np.stack([read(path, image_shape) for path in paths]), levels)
+
+
+def in_levels(images: np.ndarray, levels: int) -> np.ndarray:
+    """Gives images of 256 levels as those of another number of levels, uint8."""
     return (images.astype(np.int32) * levels // 256).astype(np.uint8)
 
 

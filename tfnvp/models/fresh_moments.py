@@ -101,8 +101,9 @@ class FreshMoments(keras.callbacks.Callback):
     them once, in the end. One that is given takes its place, for moments of other data.
 
     Args:
-        data: batches as `fit` takes them, read from the beginning each time; None leaves the
-            running averages as they are.
+        data: batches as `fit` takes them; None leaves the running averages as they are. Arrays are
+            drawn from; of a `tf.data.Dataset` or an iterator the first batches, of 512 rows or
+            more, stand for all, so that its rows must be in an order of chance.
 
     Example:
         >>> import numpy as np
@@ -214,19 +215,26 @@ def batches_of(model: "TrainingSteps", data: Any) -> Iterable:
         return [distribute(data.take(0 if first is None else _count(_rows(first))))]
     batches = data.last if isinstance(data, Kept) else data
     if isinstance(data, keras.utils.PyDataset):
-        numbers = itertools.count() if data.num_batches is None else range(data.num_batches)
-        batches = map(data.__getitem__, numbers)
+        ends = data.num_batches is not None
+        batches = map(data.__getitem__, _mixed(data.num_batches) if ends else itertools.count())
     return (distribute(tf.data.Dataset.from_tensors(batch)) for batch in _first(batches))
 
 
 def batches_of_arrays(parts: list, batch_size: int | None = None) -> tf.data.Dataset:
-    """Makes batches of evenly spaced rows of arrays: x, labels and weights, None where none are."""
+    """Makes batches from all over arrays: x, labels and weights, None where none are."""
     rows = len(parts[0])
     batch_size = batch_size_of(rows, batch_size, None)
-    most = min(rows, _count(batch_size) * batch_size)
-    places = np.arange(most) * rows // max(most, 1)
+    places = _mixed(rows)[: _count(batch_size) * batch_size]
     parts = [part if part is None else np.asarray(part)[places] for part in parts]
     return dataset_of(parts, batch_size, shuffle=False)
+
+
+def _mixed(count: int) -> np.ndarray:
+    """Gives the numbers below `count` in an order of chance, which is always the same.
+
+    Rows may be sorted, by class say, and batches of rows that are alike have moments of their own.
+    """
+    return np.random.RandomState(0).permutation(count)
 
 
 def _first(batches: Iterable) -> Iterator[tuple]:

@@ -52,13 +52,15 @@ class WarnOfDrift(keras.callbacks.Callback):
         in_inference = float(np.mean(self.model.bits_per_dim(self.x, self.labels)))
         by_the_batch = self._by_the_batch()
         self.drift = in_inference - by_the_batch
-        if abs(self.drift) > self.limit:
+        # A drift that is NaN is none that is small.
+        if not abs(self.drift) <= self.limit:
             warnings.warn(
                 f"epoch {epoch + 1}: the same rows have {in_inference:.3g} bits/dim in inference "
-                f"and {by_the_batch:.3g} by the moments of their batch: the running averages of "
-                "batch normalizations lag behind the weights, and validation, samples and saved "
-                "models are not of what trains; let `fit` take them anew (leave FreshMoments(None) "
-                "out), call model.refresh_moments(data), or lower the learning rate",
+                f"and {by_the_batch:.3g} by the moments of their batch: the averages of batch "
+                "normalizations lag behind the weights, or are of rows unlike these, and "
+                "validation, samples and saved models are not of what trains; let `fit` take them "
+                "anew (leave FreshMoments(None) out), shuffle the data, call "
+                "model.refresh_moments(data), or lower the learning rate",
                 stacklevel=2,
             )
 
