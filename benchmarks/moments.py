@@ -1,13 +1,15 @@
 """Do scores hold between training and inference, while the weights change fast?
 
     python -m benchmarks.moments [--recipe NAME ..] [--batch B ..] [--rate-factor F ..] [--images N]
+    python -m benchmarks.moments --table LINES.jsonl
 
 A recipe's model with 16 filters trains for N images by Muon at a level rate, which is harder than
 the recipe's own that falls. After each epoch, and every 200 steps of one, 256 training images and
 256 validation images are scored: by the moments of batches of training images, as training does; by
 the running averages of the last steps; and by moments that `refresh_moments` has taken anew, as
 `fit` does before it validates. A JSON line has the five figures, in bits per dimension, and the
-mean of the steps since the line before.
+mean of the steps since the line before. With --table, it reads such lines and prints the largest
+differences of each training.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import dataclasses
 import itertools
 import json
 import os
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -100,8 +103,30 @@ def run(name, batch, factor, count):
     model.fit(rows, batch_size=batch, shuffle=False, verbose=0, callbacks=[figures])
 
 
+def table(lines):
+    """Gives the rows of a table in Markdown: the largest differences of each training."""
+    trainings = {}
+    for line in map(json.loads, lines):
+        key = line["recipe"], line["batch"], line["rate"]
+        trainings.setdefault(key, []).append(line)
+    for (name, batch, rate), looks in trainings.items():
+        by_batch = [look["batch_moments"] for look in looks]
+        apart = [
+            max(
+                (look[column] - other for look, other in zip(looks, by_batch, strict=True)), key=abs
+            )
+            for column in ("running_training", "fresh_training")
+        ]
+        apart.append(max(look["fresh_validation"] - look["fresh_training"] for look in looks))
+        figures = " | ".join(f"{value:.3f}" for value in apart)
+        yield f"| `{name}` | {batch} | {rate:g} | {len(looks)} | {figures} |"
+
+
 def main(args):
     """Runs each combination."""
+    if args.table:
+        print(*table(args.table.read_text().splitlines()), sep="\n")
+        return
     for combination in itertools.product(args.recipe, args.batch, args.rate_factor):
         run(*combination, args.images)
 
@@ -113,4 +138,5 @@ if __name__ == "__main__":
     parser.add_argument("--batch", nargs="+", type=int, default=[8, 32, 256])
     parser.add_argument("--rate-factor", nargs="+", type=float, default=[1, 3])
     parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--table", type=Path, help="print a table of the file's lines instead")
     main(parser.parse_args())

@@ -43,6 +43,25 @@ def test_training_goes_on_as_if_nobody_had_looked(onlooker, tiny_model, capsys):
     assert len(set(scored)) == len(scored) and np.all(np.isfinite(scored))
 
 
+def test_the_page_has_the_largest_differences_of_the_lines():
+    lines = (ROOT / "benchmarks/results/moments.jsonl").read_text().splitlines()
+    page = (ROOT / "docs/results.md").read_text()
+    rows = list(moments.table(lines))
+    assert len(rows) >= 18
+    for row in rows:
+        assert row in page
+
+
+def test_the_page_has_the_last_figures_of_the_curves():
+    lines = (ROOT / "benchmarks/results/learning_curves.jsonl").read_text().splitlines()
+    page = (ROOT / "docs/results.md").read_text()
+    last = {line["recipe"]: line for line in map(json.loads, lines)}
+    assert tuple(last) == learning_curves.RECIPES
+    for name, line in last.items():
+        figures = f"{line['filters']} | {line['parameters']:,} | {line['images']:,}"
+        assert f"| `{name}` | {figures} | {line['validation']:.2f} |" in page
+
+
 def test_curves_of_both_data_sets_are_drawn(tmp_path):
     lines = [
         json.dumps({"recipe": name, "images": images, "validation": 5 - images / 4000})

@@ -160,7 +160,7 @@ def score(
         elif beside:
             figures |= unusual.beside(flow, unusual.of_set(beside, y is not None), x, y)
     rank = next(figures[name] for name in _RANKS if name in figures)
-    # What has no density at all is the most unusual.
+    # A row that has no density at all is the most unusual.
     order = np.argsort(-np.nan_to_num(rank, nan=np.inf), kind="stable")
     shown = np.arange(len(x)) if top is None else order[:top]
     written = [names[i] for i in shown], {name: figures[name][shown] for name in figures}
