@@ -4,12 +4,12 @@
     python -m benchmarks.moments --table LINES.jsonl
 
 A recipe's model with 16 filters trains for N images by Muon at a level rate, which is harder than
-the recipe's own that falls. After each epoch, and every 200 steps of one, 256 training images and
-256 validation images are scored: by the moments of batches of training images, as training does; by
-the running averages of the last steps; and by moments that `refresh_moments` has taken anew, as
-`fit` does before it validates. A JSON line has the five figures, in bits per dimension, and the
-mean of the steps since the line before. With --table, it reads such lines and prints the largest
-differences of each training.
+the recipe's own that falls. Every 200 steps, and after each epoch that has fewer, 256 training
+images and 256 validation images are scored: by the moments of batches of training images, as
+training does; by the running averages of the last steps; and by moments that `refresh_moments` has
+taken anew, as `fit` does before it validates. A JSON line has the five figures, in bits per
+dimension, and the mean of the steps since the line before. With --table, it reads such lines and
+prints the largest differences of each training.
 """
 
 import argparse
