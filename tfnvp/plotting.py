@@ -161,10 +161,8 @@ def labelled_images(
         # The label takes the upper fifth of its row.
         extent = (left + 0.03, left + 0.97, top + tall, top + 0.2 * tall)
         axes.imshow(image.repeat(3 // image.shape[-1], -1), extent=extent, interpolation="nearest")
-        # A file's name may have a $ in it, or bytes that are no text.
-        label = str(label).encode(errors="replace").decode()
-        place = (left + 0.5, top + 0.18 * tall)
-        axes.text(*place, label, ha="center", va="bottom", fontsize=8, parse_math=False)
+        text = axes.text(left + 0.5, top + 0.18 * tall, label, ha="center", va="bottom", fontsize=8)
+        text.set_parse_math(False)  # A label may be the name of a file, with a $ in it.
     axes.set(xlim=(0, columns), ylim=(rows * tall, 0), aspect="equal")
     axes.axis("off")
     return axes.figure

@@ -42,7 +42,7 @@ def folder(pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(model, pictures):
-    """What the command is to find: the scores and p-values of the pictures, by Python."""
+    """The scores and p-values of the pictures, by Python, which the command is to find."""
     held_out = np.concatenate(list(tfnvp.data.load("digits", "validation", 200)))
     detector = anomaly.Detector(model, held_out)
     p_values = detector.p_values(pictures[1])

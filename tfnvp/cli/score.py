@@ -149,16 +149,20 @@ def score(
     with terminal.status("scoring"):
         names, x = rows.read(flow, inputs, scored, split, n, default_n=100)
         y = rows.labels_in_turn(labels, len(x))
+        # Images held out are read first, for they may be refused, and scoring takes a while.
+        known = ()
+        if held_out:
+            known = rows.read(flow, [held_out])[1:]
+        elif beside:
+            known = unusual.of_set(beside, y is not None)
         batches = _batches(x, y, 100)
         log_prob = np.concatenate([flow.log_prob(*batch) for batch in batches])
         bits = metrics.bits_per_dim(log_prob, flow.event_size, flow.levels)
         figures = {"log_prob": log_prob, "bits_per_dim": bits}
         if loading.is_of_tables(flow):
             figures["unusualness"] = np.concatenate([flow.unusualness(x) for (x,) in batches])
-        if held_out:
-            figures |= unusual.beside(flow, rows.read(flow, [held_out])[1:], x, y)
-        elif beside:
-            figures |= unusual.beside(flow, unusual.of_set(beside, y is not None), x, y)
+        if known:
+            figures |= unusual.beside(flow, known, x, y)
     rank = next(figures[name] for name in _RANKS if name in figures)
     # A row that has no density at all is the most unusual.
     order = np.argsort(-np.nan_to_num(rank, nan=np.inf), kind="stable")

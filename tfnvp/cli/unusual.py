@@ -78,7 +78,8 @@ def write_sheet(
 ) -> None:
     """Writes a .png of images [N, H, W, C], each beside the map of where it is unlikely."""
     maps = anomaly.latent_map(flow, x, y)
-    # There is room for the end of a name.
-    labels = [f"{i}: {Path(name).name[-18:]}" for i, name in enumerate(names, 1)]
+    # There is room for the end of a name, some of whose bytes may be no text.
+    ends = [Path(name).name[-18:].encode(errors="replace").decode() for name in names]
+    labels = [f"{i}: {end}" for i, end in enumerate(ends, 1)]
     figure = plotting.beside_maps(x / (flow.levels - 1), maps, labels)
     plotting.save_png(plotting.pixels(figure), to)
