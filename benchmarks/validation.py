@@ -1,18 +1,26 @@
 """Does validation follow training? `cifar10_small` at 16 filters and 1 block, epoch by epoch.
 
     python -m benchmarks.validation [--run NAME] [--epochs N] > validation.jsonl
+    python -m benchmarks.validation --recipe NAME [NAME ...] > validation.jsonl
     python -m benchmarks.validation --plot FIGURE.png validation.jsonl [...]
 
 Each run follows the recipe `cifar10_small`, except for the batch and rate in its name. After every
 epoch the training images and the validation images are scored in inference mode; a JSON line has
 both, in bits per dimension, and the mean of the epoch's steps, which is in training mode. A run's
-last line has the largest gap, validation less training images. With --plot, it reads such lines and
-draws them.
+last line has the largest gap, validation less training images. With --recipe whole recipes are
+trained instead, as `python -m train` does it, and twice, for it scores one set an epoch. With
+--plot, it reads lines of runs and draws them.
 """
 
 import argparse
+import contextlib
+import csv
+import dataclasses
 import json
 import os
+import sys
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -20,6 +28,8 @@ import tfnvp  # isort: skip  (keeps TensorFlow quiet)
 import keras
 
 from tfnvp.training import recipes
+from tfnvp.training.hardware import has_bfloat16
+from tfnvp.training.run import Settings, train
 
 RECIPE = "cifar10_small"
 NARROW = {"filters": 16, "residual_blocks": 1}
@@ -70,6 +80,45 @@ def run(name, epochs, seed=0):
     print(json.dumps({**record, "epochs": epochs, "largest_gap": max(gaps.gaps)}), flush=True)
 
 
+def follow(name, seed=0):
+    """Trains a recipe twice, and prints lines as `run` does, without the mean of the steps."""
+    recipe = recipes.get(name)
+
+    def load_training(split, *args, **options):
+        return recipe.load("train" if split == "validation" else split, *args, **options)
+
+    validation = _scores_by_epoch(name, recipe, seed)
+    training = _scores_by_epoch(name, dataclasses.replace(recipe, load=load_training), seed)
+    record = {"benchmark": "validation", "recipe": name, "seed": seed}
+    for epoch, pair in enumerate(zip(training, validation, strict=True)):
+        line = {"epoch": epoch + 1, "train": pair[0], "validation": pair[1]}
+        print(json.dumps({**record, **line}), flush=True)
+    largest = max(v - t for t, v in zip(training, validation, strict=True))
+    print(json.dumps({**record, "epochs": len(training), "largest_gap": largest}), flush=True)
+
+
+def _scores_by_epoch(name, recipe, seed):
+    """Gives the bits/dim of the recipe's validation images after each epoch of its training."""
+    precision = recipe.mixed_precision and has_bfloat16()
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
+        settings = Settings(
+            recipe_name=name,
+            run_dir=Path(scratch) / "run",
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            mixed_precision=precision,
+            remat=False,
+            seed=seed,
+            resume=False,
+            limit_steps=None,
+            export_to=None,
+        )
+        train(recipe, settings)
+        with (settings.run_dir / "history.csv").open() as file:
+            return [float(row["val_bits_per_dim"]) for row in csv.DictReader(file)]
+
+
 def plot(paths, figure):
     """Draws the lines of files: training dashed, validation solid."""
     import matplotlib
@@ -81,7 +130,7 @@ def plot(paths, figure):
     for path in paths:
         with open(path) as file:
             lines += [json.loads(line) for line in file]
-    lines = [line for line in lines if line["benchmark"] == "validation" and "epoch" in line]
+    lines = [line for line in lines if "run" in line and "epoch" in line]
     drawn, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name in RUNS:
         rows = [line for line in lines if line["run"] == name]
@@ -100,11 +149,17 @@ def main():
     )
     parser.add_argument("--run", choices=RUNS, help="one run [default: all]")
     parser.add_argument("--epochs", type=int, default=20)
+    images = sorted({*recipes.names()} - {"folder", "moons", "table"})
+    parser.add_argument("--recipe", nargs="+", choices=images, help="whole recipes instead")
     parser.add_argument("--plot", metavar="FIGURE", help="draw the files' lines instead")
     parser.add_argument("files", nargs="*")
     args = parser.parse_args()
     if args.plot:
         plot(args.files, args.plot)
+        return
+    for name in args.recipe or ():
+        follow(name)
+    if args.recipe:
         return
     for name in [args.run] if args.run else RUNS:
         run(name, args.epochs)

@@ -157,7 +157,7 @@ def test_info_and_presets(model, saved, served):
     facts = json.loads(run("info", served, "--json").output)
     assert facts["levels"] == 17 and facts["image_shape"] == [8, 8, 1]
     assert {"log_prob", "encode", "decode", "sample"} < set(facts["signatures"])
-    assert "test 2.0271" in run("info", "digits").output
+    assert "test 2.0285" in run("info", "digits").output
     listed = json.loads(run("presets", "--json").output)
     assert sorted(listed) == tfnvp.presets.names()
     assert {name for name, row in listed.items() if "test_bits_per_dim" in row} == set(

@@ -66,7 +66,7 @@ def load(
     | name | image shape | levels | train | validation | test | source (TFDS, scikit-learn) |
     |---|---|---|---|---|---|---|
     | `digits` | 8, 8, 1 | 17 | 1,297 | 200 | 300 | `sklearn.datasets.load_digits` |
-    | `photos` | 32, 32, 3 | 256 | 5,000 | 78 | 78 | `sklearn.datasets.load_sample_images` |
+    | `photos` | 32, 32, 3 | 256 | 3,600 | 104 | 104 | `sklearn.datasets.load_sample_images` |
     | `moons` | 2 | | 10,000 | 10,000 | 10,000 | `sklearn.datasets.make_moons` |
     | `cifar10` | 32, 32, 3 | 256 | 95% | the last 5% | all | `cifar10` |
     | `mnist` | 28, 28, 1 | 256 | 11/12 | the last 1/12 | all | `mnist` |
