@@ -8,12 +8,13 @@ It prints a JSON line for each workload: images a second (from the median of the
 warm up), seconds to the first result (from the model's construction on, which includes tracing but
 no imports) and the peak of resident memory. With `--against`, the peers do the same in the same
 call, each in a process of its own that waits while another runs: they take turns run by run, and a
-line tells the ratio of tfnvp's images a second to each peer's. `torch` is tfnvp's architecture in
-PyTorch, parameter for parameter, `torch_compiled` that model by `torch.compile`, and `jax` the same
-in JAX, jitted; `torchflows` and `normflows` are the most similar models of these libraries;
-`tfp_idiom` is tfnvp with couplings that run their networks for value and log-det apart;
-`convolutions` are tfnvp's convolutions alone, the bound of `benchmarks.bound`. Peers compute by the
-policy of tfnvp, in PyTorch by autocast; --xla and --remat are for tfnvp alone.
+line tells the ratio of tfnvp's images a second to each peer's. `export` is tfnvp's model exported,
+of which log_prob and sample are measured. `torch` is tfnvp's architecture in PyTorch, parameter for
+parameter, `torch_compiled` that model by `torch.compile`, and `jax` the same in JAX, jitted;
+`torchflows` and `normflows` are the most similar models of these libraries; `tfp_idiom` is tfnvp
+with couplings that run their networks for value and log-det apart; `convolutions` are tfnvp's
+convolutions alone, the bound of `benchmarks.bound`. Peers compute by the policy of tfnvp, in
+PyTorch by autocast; --xla and --remat are for tfnvp alone.
 """
 
 import argparse
@@ -31,6 +32,7 @@ import numpy as np
 # This module must not import TensorFlow, which the processes of peers do not need.
 CONTENDERS = {
     "tfnvp": ("tfnvp_model", "Contender"),
+    "export": ("export_contender", "Contender"),
     "torch": ("torch_contender", "Contender"),
     "torch_compiled": ("torch_contender", "Compiled"),
     "jax": ("jax_contender", "Contender"),

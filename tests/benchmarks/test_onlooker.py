@@ -1,5 +1,6 @@
 """Benchmarks that look at a model in training leave it as it was, and pages have their figures."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def test_the_page_has_the_largest_differences_of_the_lines():
     assert len(rows) >= 18
     for row in rows:
         assert row in page
+
+
+def test_the_page_has_the_gaps_of_whole_recipes():
+    lines = (ROOT / "benchmarks/results/validation.jsonl").read_text().splitlines()
+    page = (ROOT / "docs/results.md").read_text()
+    lines = [line for line in map(json.loads, lines) if "recipe" in line]
+    assert len({line["recipe"] for line in lines}) == 3
+    for last, line in itertools.pairwise(lines):
+        if "largest_gap" in line:
+            assert line["largest_gap"] < 0.15
+            figures = f"{last['train']:.2f} | {last['validation']:.2f}"
+            row = f"| {line['epochs']} | {line['largest_gap']:.3f} | {figures} |"
+            assert f"| `{line['recipe']}` |" in page and row in page
 
 
 def test_the_page_has_the_last_figures_of_the_curves():
