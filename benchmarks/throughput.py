@@ -174,6 +174,8 @@ def main():
     args = parser.parse_args()
 
     sizes = architecture(args.preset) | args.override
+    if "export" in args.against and ("train_step" in args.workload or "num_classes" in sizes):
+        parser.error("export has no train_step and no classes: name --workload log_prob sample")
     contenders = {"tfnvp": Options(args.policy, args.xla, args.threads, args.remat, args.data)}
     contenders |= dict.fromkeys(args.against, Options(args.policy, threads=args.threads))
     for workload in args.workload:

@@ -1,14 +1,14 @@
-"""Does validation follow training? `cifar10_small` at 16 filters and 1 block, epoch by epoch.
+"""Does validation follow training? A narrow `cifar10_small` or whole recipes, epoch by epoch.
 
     python -m benchmarks.validation [--run NAME] [--epochs N] > validation.jsonl
-    python -m benchmarks.validation --recipe NAME [NAME ...] > validation.jsonl
+    python -m benchmarks.validation --recipe NAME [NAME ...] [--seed N] > validation.jsonl
     python -m benchmarks.validation --plot FIGURE.png validation.jsonl [...]
 
-Each run follows the recipe `cifar10_small`, except for the batch and rate in its name. After every
-epoch the training images and the validation images are scored in inference mode; a JSON line has
-both, in bits per dimension, and the mean of the epoch's steps, which is in training mode. A run's
-last line has the largest gap, validation less training images. With --recipe whole recipes are
-trained instead, as `python -m train` does it, and twice, for it scores one set an epoch. With
+Each run is `cifar10_small` at 16 filters and 1 block, by the batch and rate in its name. After
+every epoch the training images and the validation images are scored in inference mode; a JSON line
+has both, in bits per dimension, and the mean of the epoch's steps, which is in training mode. A
+run's last line has the largest gap, validation less training images. With --recipe whole recipes
+are trained instead, as `python -m train` does it, and twice, for it scores one set an epoch. With
 --plot, it reads lines of runs and draws them.
 """
 
@@ -64,7 +64,7 @@ class Gaps(keras.callbacks.Callback):
         print(json.dumps({**self.record, **line}), flush=True)
 
 
-def run(name, epochs, seed=0):
+def run(name, epochs, seed):
     """Trains one run, and prints its lines."""
     recipe = recipes.get(RECIPE)
     batch_size, factor = RUNS[name]
@@ -80,7 +80,7 @@ def run(name, epochs, seed=0):
     print(json.dumps({**record, "epochs": epochs, "largest_gap": max(gaps.gaps)}), flush=True)
 
 
-def follow(name, seed=0):
+def follow(name, seed):
     """Trains a recipe twice, and prints lines as `run` does, without the mean of the steps."""
     recipe = recipes.get(name)
 
@@ -148,7 +148,8 @@ def main():
         prog="python -m benchmarks.validation", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--run", choices=RUNS, help="one run [default: all]")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, help="of a run [default: 20]")
+    parser.add_argument("--seed", type=int, default=0)
     images = sorted({*recipes.names()} - {"folder", "moons", "table"})
     parser.add_argument("--recipe", nargs="+", choices=images, help="whole recipes instead")
     parser.add_argument("--plot", metavar="FIGURE", help="draw the files' lines instead")
@@ -157,12 +158,13 @@ def main():
     if args.plot:
         plot(args.files, args.plot)
         return
+    if args.recipe and (args.run or args.epochs):
+        parser.error("--run and --epochs are not of --recipe: recipes are trained whole")
     for name in args.recipe or ():
-        follow(name)
-    if args.recipe:
-        return
-    for name in [args.run] if args.run else RUNS:
-        run(name, args.epochs)
+        follow(name, args.seed)
+    if not args.recipe:
+        for name in [args.run] if args.run else RUNS:
+            run(name, args.epochs or 20, args.seed)
 
 
 if __name__ == "__main__":

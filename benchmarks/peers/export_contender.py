@@ -19,10 +19,6 @@ class Contender(tfnvp_model.Contender):
             path = tfnvp.export_saved_model(self.model, directory, ["log_prob", "sample"])
             self._served = tf.saved_model.load(str(path))
 
-    def train_step(self, images):
-        """Refuses: an export holds no gradients."""
-        raise ValueError("an export is not trained: leave train_step out of --workload")
-
     def log_prob(self, images):
         """Log-densities, an array."""
         return self._served.signatures["log_prob"](images=images)["log_prob"].numpy()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfnvp
 from tfnvp.models import fit_in_time
@@ -24,6 +25,17 @@ def test_a_tenth_is_held_out_of_50_rows_or_more_that_count():
     assert steps == 2
     held_out, _ = fit_in_time(_model(), x[:49], random=0, steps=1)
     np.testing.assert_array_equal(np.sort(held_out), np.arange(49))
+
+
+def test_rows_held_out_are_neighbours_like_those_of_the_training():
+    x, model = _data(), _model(kept_rows=500)
+    fit_in_time(model, x, random=0, steps=1)
+    assert int(model.nearest_row.kept) == len(x)
+    # Each row is compared with all others, whether it was held out or not.
+    x = model._standardized(x.astype("float32")).numpy()
+    distance = np.sqrt(np.mean(np.square(x[:, np.newaxis] - x), axis=2))
+    np.fill_diagonal(distance, np.inf)
+    np.testing.assert_allclose(model.nearest_row(tf.constant(x)), distance.min(axis=1), rtol=1e-4)
 
 
 def _watched(rows):

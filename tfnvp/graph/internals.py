@@ -22,6 +22,7 @@ from tensorflow.python.framework import convert_to_constants
 from tensorflow_probability.python.internal import cache_util
 
 from tfnvp.graph import replicas
+from tfnvp.graph.held_kernels import holds_kernel
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -180,7 +181,8 @@ def kind(layer: keras.Layer) -> tuple:
     """Tells what a trace depends on that takes the variables of a layer as its arguments."""
     variables = ((v.name, tuple(v.shape), v.dtype) for v in layer.variables)
     inner = with_inner_layers(layer)
-    return *variables, *((x.dtype_policy.name, getattr(x, "lora_alpha", None)) for x in inner)
+    states = ((x.dtype_policy.name, getattr(x, "lora_alpha", None), holds_kernel(x)) for x in inner)
+    return *variables, *states
 
 
 # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/optimizers/adam.py

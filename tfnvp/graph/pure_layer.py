@@ -93,7 +93,8 @@ class PureLayer(ConfiguredLayer):
     def _function(self, training: bool) -> Callable:
         """Gives the function of all layers of the model that are configured like this one."""
         config = json.dumps(self.shared_config(), default=str)
-        # `full_precision` changes policies for a while; LoRA brings variables for good.
+        # `full_precision` changes policies for a while, and an export what directions hold; LoRA
+        # brings variables for good.
         key = type(self), config, kind(self), training
         functions = self._traces.functions
         # The layer that it was first traced from may have changed since.

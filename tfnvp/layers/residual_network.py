@@ -11,7 +11,7 @@ from tfnvp.graph.pure_layer import PureLayer
 from tfnvp.graph.replicas import hide_from_constant_folding
 from tfnvp.layers.bounded_log_scale import BoundedLogScale, bounded, outputs_per_channel
 from tfnvp.layers.fused_batch_normalization import FusedBatchNormalization
-from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D, kernels_are_folded
+from tfnvp.layers.weight_norm_conv2d import WeightNormConv2D
 from tfnvp.masks import checkerboard
 from tfnvp.shapes import sizes
 
@@ -151,9 +151,7 @@ class ResidualNetwork(PureLayer):
     def shared_config(self) -> dict[str, Any]:
         """Gives the configuration without the parity: both checkerboards share a trace."""
         masked = self.checkerboard_parity is not None
-        # A trace made where kernels are folded leaves out the norms of directions.
-        state = {"checkerboard_parity": masked, "folded": kernels_are_folded()}
-        return super().shared_config() | state
+        return {**super().shared_config(), "checkerboard_parity": masked}
 
     def compute(
         self,

@@ -1,9 +1,7 @@
 """Convolution with weight normalization."""
 
-import contextlib
-import contextvars
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,27 +9,7 @@ import tensorflow as tf
 
 from tfnvp.checks import check_positive_int
 from tfnvp.configured_layer import ConfiguredLayer
-
-_folded = contextvars.ContextVar("kernels_are_folded", default=False)
-
-
-@contextlib.contextmanager
-def folded_kernels() -> Iterator[None]:
-    """Within this context the direction of each convolution that `folds` is taken for its kernel.
-
-    Whoever enters it puts kernels in the directions' place, as an export does: its weights are
-    fixed, and normalising them anew is a fifth of the time of one image.
-    """
-    before = _folded.set(True)
-    try:
-        yield
-    finally:
-        _folded.reset(before)
-
-
-def kernels_are_folded() -> bool:
-    """Tells whether `folded_kernels` is entered: what is traced within is of no use outside."""
-    return _folded.get()
+from tfnvp.graph.held_kernels import holds_kernel
 
 
 @keras.saving.register_keras_serializable(package="tfnvp")
@@ -116,16 +94,11 @@ class WeightNormConv2D(ConfiguredLayer):
 
     def kernel(self) -> tf.Tensor:
         """The kernel [height, width, C, filters], in the variable dtype."""
-        if kernels_are_folded() and self.folds:
+        if holds_kernel(self):
             return tf.reshape(tf.convert_to_tensor(self.direction), self.kernel_shape)
         length = [tf.convert_to_tensor(self.scale)] if self.use_scale else []
         kernel = _with_lengths(tf.convert_to_tensor(self.direction), *length)
         return tf.reshape(kernel, self.kernel_shape)
-
-    @property
-    def folds(self) -> bool:
-        """Whether `folded_kernels` is for it: a subclass may make its kernel in another way."""
-        return type(self) is WeightNormConv2D
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:-1], self.filters)

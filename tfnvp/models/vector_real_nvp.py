@@ -216,6 +216,20 @@ class VectorRealNVP(FlowModel):
         cells, mean, variance = columns.opened(steps, self.common_values.count)
         self.common_values.take(cells)
         self.standardizer.take(mean, variance)
+        self._keep(drawn)
+
+    def keep_rows(self, x: np.ndarray, sample_weight: np.ndarray) -> None:
+        """Keeps other rows for `unusualness` than those that `adapt` saw, up to `kept_rows`.
+
+        Args:
+            x: [N, D], of the data's units.
+            sample_weight: the weights of the rows, [N].
+        """
+        drawn = DrawnRows(self.kept_rows or 0, self.seed)
+        drawn.see(x, sample_weight)
+        self._keep(drawn)
+
+    def _keep(self, drawn: DrawnRows) -> None:
         if self.nearest_row is not None:
             rows = tf.cast(np.unique(drawn.rows, axis=0), self.variable_dtype)
             self.nearest_row.take(self._standardized(rows).numpy())
