@@ -1,4 +1,4 @@
-"""What many tests share: random weights, counts of operations, tiny models."""
+"""Fixtures that many tests share: random weights, counts of operations, tiny models."""
 
 import gc
 from collections import Counter
@@ -28,7 +28,7 @@ def _random_weight(variable, random):
         middles = np.arange(count) / 4 + random.uniform(0.15, 0.2, (size, 1))
         widths = random.uniform(0.05, 0.2, (size, count))
         return np.stack([middles, widths, widths * random.uniform(1, 4, widths.shape)])
-    # Of an invertible matrix: one that neither crushes nor, over a chain of them, scatters.
+    # These make an invertible matrix that neither crushes nor, over a chain of them, scatters.
     if variable.name in ("lower", "upper"):
         return random.normal(0, 0.2, shape)
     if variable.name == "log_scale":
@@ -165,7 +165,7 @@ def refuses():
 
 @pytest.fixture(scope="session")
 def tfds_images():
-    """What the directory of `tfds_directory` holds: images by set and TFDS split, uint8."""
+    """The images that the directory of `tfds_directory` holds, by set and TFDS split, uint8."""
     random = np.random.RandomState(0)
 
     def images(count, height, width, channels=3):

@@ -1,4 +1,4 @@
-"""What is drawn as a model trains."""
+"""Pictures that are drawn as a model trains."""
 
 import keras
 import numpy as np

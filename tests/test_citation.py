@@ -18,5 +18,5 @@ def test_version_and_day_are_those_of_the_changelog():
     )
     assert (tfnvp.__version__, str(cited["date-released"])) == released[0]
     assert cited["version"] == tfnvp.__version__
-    # What every reader of the format needs.
+    # Every reader of the format needs these.
     assert {"cff-version", "message", "title", "authors"} < set(cited)

@@ -40,7 +40,7 @@ MODELS = {
 }
 
 
-# What they add to the others is tried by `make test-all`.
+# `make test-all` tries what they add to the others.
 SLOW = ("mixing", "vectors of classes")
 PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS]
 
@@ -74,7 +74,7 @@ def _jacobian(distribution, x):
     return tape.gradient(z, x)
 
 
-# What a program may have asked, and still hold, before the weights change.
+# A program may have asked for these, and still hold them, before the weights change.
 HELD = (
     lambda distribution, x: distribution.log_prob(x),
     lambda distribution, x: distribution.bijector.inverse(x),

@@ -22,7 +22,7 @@ LANGUAGES = {"python", "text", "console"}
 SHORT = (r"epochs=\d+", "epochs=1")
 # Pages with tests of their own, below.
 OF_THEIR_OWN = {"anomalies.md", "inside-tensorflow.md", "serving.md"}
-# What is replaced in a page's program: numbers that make it long.
+# Numbers that make a page's program long are replaced.
 REPLACED = {
     "index.md": [SHORT, (r"FlowDensity\(", "FlowDensity(2, (8,), ")],
     "tutorials/classes.md": [SHORT],
@@ -116,7 +116,7 @@ def commands(page):
 
 
 def test_commands_of_pages_are_understood():
-    """What `tfnvp` is asked for, it parses; what else is run by its module is there."""
+    """`tfnvp` parses what it is asked for; what else is run by its module is there."""
     understood = 0
     app = typer.main.get_command(cli.app)
     for page in pages.names():

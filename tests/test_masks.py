@@ -7,7 +7,7 @@ from tfnvp.masks import ChannelHalves, Checkerboard, checkerboard
 
 @pytest.mark.parametrize("parity", [0, 1])
 def test_checkerboard(parity):
-    """As in the paper's figure 3; parity 0 keeps the corner."""
+    """The board is that of the paper's figure 3; parity 0 keeps the corner."""
     board = checkerboard(3, 4, parity, tf.float64)
     assert board.dtype == tf.float64 and board.shape == (3, 4, 1)
     expected = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]])

@@ -99,7 +99,7 @@ def step(optimizer, gradients, named, option):
     apply() if option == "eager" else tf.function(apply)()
 
 
-# As Keras does.
+# It warns of a gradient that is missing, as Keras does.
 @pytest.mark.filterwarnings("ignore:(Gradients do not exist|no gradients for)")
 @pytest.mark.parametrize("option", ["eager", "a gradient missing", "no variables named"])
 def test_adam_takes_the_steps_of_keras_with(option):

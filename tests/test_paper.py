@@ -1,4 +1,4 @@
-"""What docs/paper.md states of the presets, and that what it names is there."""
+"""The figures that docs/paper.md states of the presets are true, and what it names is there."""
 
 import math
 import re

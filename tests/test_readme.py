@@ -32,7 +32,7 @@ def test_its_programs_are_the_examples():
 
 
 def names_in_the_table():
-    """What the table's code names, from `tfnvp` down."""
+    """The names that the table's code has, from `tfnvp` down."""
     code = " ".join(re.findall(r"`([^`]+)`", TABLE))
     names = set(re.findall(r"\btfnvp(?:\.\w+)+", code))
     names |= {f"tfnvp.ImageRealNVP.{name}" for name in re.findall(r"\bmodel\.(\w+)", code)}
@@ -81,7 +81,7 @@ def test_what_it_links_to_is_there(path):
 
 
 def test_outside_of_the_repository_it_has_no_links_that_lead_nowhere():
-    """As a package index shows it: paths are named, and the source distribution has these files."""
+    """A package index shows it so: paths are named, and the source distribution has these files."""
     metadata = importlib.metadata.metadata("tfnvp")
     description = metadata["Description"] or metadata.get_payload()
     assert description.startswith("# tfnvp")

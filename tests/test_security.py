@@ -10,7 +10,7 @@ UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shel
 
 
 def unsafe(source):
-    """What a program has that runs code out of files: modules it imports, and options it sets."""
+    """Finds what runs code out of files in a program: modules it imports, and options it sets."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in UNSAFE)

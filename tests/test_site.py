@@ -19,7 +19,7 @@ from tfnvp import cli
 from tfnvp.training import command
 
 ROOT = Path(__file__).parents[1]
-# What a browser fetches when it opens a page; `link` only by these relations.
+# A browser fetches these when it opens a page; `link` only by these relations.
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src"}
 LOADED |= {"audio": "src", "embed": "src", "object": "data", "input": "src", "image": "href"}
 RELATIONS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "manifest"}
@@ -31,7 +31,7 @@ FETCHING = {"data-md-component": "source", "class": "mermaid"}
 
 
 class Read(HTMLParser):
-    """What a page loads, where its links lead, and the anchors that it has."""
+    """Finds what a page loads, where its links lead, and the anchors that it has."""
 
     def __init__(self, text):
         super().__init__()

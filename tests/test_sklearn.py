@@ -73,7 +73,7 @@ def test_p_values_are_ranks_among_rows_held_out(fitted):
 
 
 def test_unusualness_outranks_log_p_where_a_value_repeats():
-    """Of the unusual rows one column has the common value, which alone makes them likely."""
+    """One column of the unusual rows has the common value, which alone makes them likely."""
     random = np.random.RandomState(0)
     x = random.normal(size=(600, 3))
     x[random.uniform(size=600) < 0.5, 0] = 0

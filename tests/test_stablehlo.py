@@ -73,7 +73,7 @@ def test_exports_share_the_weights_that_are_carried_to_a_gpu(tmp_path, tiny_mode
 
 
 def _export_and_train(model, data, tmp_path):
-    """What the runner prints of ten steps on one batch, and the variables that it writes."""
+    """The losses that the runner prints of ten steps on one batch, and the variables it writes."""
     model.compile(optimizer=tfnvp.optimizers.Adam(1e-2, global_clipnorm=100.0))
     before = [weight.numpy() for weight in model.weights]
     path = tfnvp.export_stablehlo(model, tmp_path / "export", "train_step", batch_size=BATCH)
@@ -84,7 +84,7 @@ def _export_and_train(model, data, tmp_path):
     np.save(tmp_path / "data.npy", data)
     arguments = ["--images", tmp_path / "data.npy", "--steps", 10]
     record, *steps = run(path, *arguments, "--write", tmp_path / "trained.npz")
-    # Of ten losses, by JAX and by TensorFlow, on the recorded batch.
+    # The difference is of ten losses, by JAX and by TensorFlow, on the recorded batch.
     assert record["largest_difference"] < 1e-4
     with np.load(path / "recorded.npz") as recorded:
         assert recorded["result"].shape == (10,)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 def test_each_row_of_figures_is_printed_by_the_summary(capsys):
     results = ROOT / "benchmarks" / "results"
     tables.summarise([results / "tables.jsonl"])
-    # What each step is worth has a file of its own, with the densities that it compares with.
+    # The worth of each step has a file of its own, with the densities that it is compared with.
     tables.summarise([results / "tables.jsonl", results / "table_steps.jsonl"])
     printed = capsys.readouterr().out.splitlines()
     lines = (ROOT / "docs/vectors.md").read_text().splitlines()

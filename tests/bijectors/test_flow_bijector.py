@@ -115,7 +115,7 @@ def test_convolutions_are_computed_once(count_operations):
     distribution = _over_normal(tfb.Chain(couplings), 4, 4, 1)
     x = tf.ones([2, 4, 4, 1])
     distribution.log_prob(x)
-    # Of a network with one block: the first, two in the block, two skips and the last.
+    # A network with one block has six: the first, two in the block, two skips and the last.
     once = 2 * 6
 
     def gradient(x):

@@ -88,7 +88,7 @@ def _slogdet(function, x):
     copies = tf.repeat(x[tf.newaxis], size, axis=0)
     with tf.GradientTape() as tape:
         tape.watch(copies)
-        # Of copy i, coordinate i: rows do not see each other, so one backward pass is enough.
+        # Copy i gives coordinate i: rows do not see each other, so one backward pass is enough.
         diagonal = tf.linalg.diag_part(tf.reshape(function(copies), [size, size]))
     jacobian = tape.gradient(diagonal, copies)
     return np.linalg.slogdet(np.reshape(jacobian, [size, size]).astype("float64"))[1]

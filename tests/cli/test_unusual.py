@@ -95,7 +95,7 @@ def test_a_sheet_has_the_most_unusual_beside_their_maps(
     drawn = plotting.pixels(plotting.beside_maps(images / 16, maps, labels))
     assert np.abs(np.asarray(Image.open(sheet)).astype(int) - drawn).max() <= 2
 
-    # What is there already is replaced by force alone, the table too.
+    # Files that are there already are replaced by force alone, the table too.
     before = (tmp_path / "sheet.csv").read_text()
     sheet.unlink()
     assert_one_line(run(*args), f"{tmp_path / 'sheet.csv'} is there already: --force replaces it")

@@ -192,7 +192,7 @@ def test_what_does_not_fit_into_memory_is_decoded_anew(sets, monkeypatch):
     images = _images("cifar10")
     assert not np.array_equal(images, sets["cifar10"]["train"][:38])
     ordered = sets["cifar10"]["train"][:38]
-    # Of a buffer of three, an image comes at most two places early.
+    # From a buffer of three, an image comes at most two places early.
     order = [int(np.abs(ordered - image.astype(int)).sum((1, 2, 3)).argmin()) for image in images]
     assert sorted(order) == list(range(38))
     assert max(number - place for place, number in enumerate(order)) == 2

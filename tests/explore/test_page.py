@@ -107,7 +107,7 @@ def test_between_four_images(of_images, opened):
         tab.click(f"#{name} label:has-text('{choice}')")
         if name == "size":
             corner, at = changed(tab, "corner2", corner), changed(tab, "between", at)
-    # Of another size there are samples in either case.
+    # There are samples of another size in either case.
     assert source(tab, "corner2") == corner
     tab.click("#others")
     corner, at = changed(tab, "corner2", corner), changed(tab, "between", at)

@@ -17,7 +17,7 @@ MODELS = {
 }
 
 
-# Of image models one is tried each time, and the others by `make test-all`.
+# One of the image models is tried each time, and the others by `make test-all`.
 SLOW = {"images, mixing": pytest.mark.slow, "images of classes": pytest.mark.slow}
 CASES = [pytest.param(name, marks=SLOW.get(name, ())) for name in MODELS]
 
@@ -49,7 +49,7 @@ def gradient(function):
     return of
 
 
-# What is in a function: all, the function that is differentiated, nothing.
+# The ways differ in what is in a `tf.function`: nothing, all, the function that is differentiated.
 WAYS = {
     "eager": forward,
     "around": lambda function, x, v: tf.function(forward)(function, x, v),
@@ -57,7 +57,7 @@ WAYS = {
 }
 
 
-# Of functions one way is tried; both by `make test-all`.
+# One of the two ways with a `tf.function` is tried each time, and both by `make test-all`.
 @pytest.mark.parametrize("way", ["eager", "around", pytest.param("inside", marks=pytest.mark.slow)])
 def test_forward_mode_is_the_gradient_along_the_direction(case, way):
     log_prob, x, v = case

@@ -256,7 +256,7 @@ def test_mirrored_replicas_take_collectives_unless_told_otherwise():
 
 
 def test_steps_of_a_data_set_are_found_with_their_seeds():
-    tf.random.set_seed(None)  # What a program seeds as a whole has a seed everywhere.
+    tf.random.set_seed(None)  # A program that is seeded as a whole has a seed everywhere.
     rows = tf.data.Dataset.range(8)
     found = internals.steps_of(rows.shuffle(4).map(lambda x: x + 1).shuffle(4, seed=3).shard(2, 0))
     (seeded, unseeded) = (seeds for kind, seeds in found if kind == "shuffle")

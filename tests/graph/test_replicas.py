@@ -1,4 +1,4 @@
-"""What replicas exchange, in a step that they share."""
+"""The values that replicas exchange, in a step that they share."""
 
 import numpy as np
 import pytest

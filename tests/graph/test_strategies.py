@@ -42,7 +42,7 @@ def compare(one, several, tolerance):
         np.testing.assert_allclose(several["history"][key], one["history"][key], rtol=tolerance)
     for key in several["evaluation"]:
         assert several["evaluation"][key] == pytest.approx(one["evaluation"][key], rel=tolerance)
-    # Of all weights together: some are nearly 0, and all their digits are rounding.
+    # All weights are compared together: some are nearly 0, and all their digits are rounding.
     one, several = (np.concatenate([*map(np.ravel, run["weights"])]) for run in (one, several))
     assert np.linalg.norm(one - several) <= tolerance * np.linalg.norm(one)
 

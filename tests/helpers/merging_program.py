@@ -81,7 +81,7 @@ class Batches:
 
 
 def differ(answer, expected):
-    """What is wrong with a good caller's answer; None where nothing is."""
+    """Tells what is wrong with a good caller's answer; None where nothing is."""
     if not isinstance(answer, list):
         return str(answer)[:300]
     for a, b in zip(answer, expected, strict=True):

@@ -1,4 +1,4 @@
-"""What else goes on under MirroredStrategy, for a process of its own."""
+"""The rest of what goes on under MirroredStrategy, for a process of its own."""
 
 import json
 import os

@@ -11,7 +11,7 @@ TEMPERATURES = np.linspace(0, 1, ROWS, dtype="float32")
 
 
 def array(x):
-    """What is fed: numbers as they are, `bytes` as strings."""
+    """The array that is fed: numbers as they are, `bytes` as strings."""
     return np.array([x], object) if isinstance(x, bytes) else np.asarray(x)
 
 

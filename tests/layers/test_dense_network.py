@@ -35,7 +35,7 @@ def test_dropout_thins_in_training_alone_and_keeps_the_mean(randomize):
     randomize(layer)
     outputs = np.stack([layer(VECTORS, training=True) for _ in range(200)])
     assert np.all(outputs.std(axis=0) > 0)
-    # Of shifts, which depend on the hidden units linearly.
+    # Shifts alone are compared, for they depend on the hidden units linearly.
     error = outputs.std(axis=0)[:, 2:] / np.sqrt(200)
     np.testing.assert_array_less(np.abs(outputs.mean(axis=0) - layer(VECTORS))[:, 2:], 5 * error)
     np.testing.assert_array_equal(layer(VECTORS), layer(VECTORS, training=False))

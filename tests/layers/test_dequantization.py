@@ -19,7 +19,7 @@ def test_noise_lies_within_the_level(levels, training):
     np.testing.assert_array_equal(np.floor(x * levels), images)
     assert x.numpy().min() >= 0 and x.numpy().max() < 1
     noise = x * levels - images
-    # Of 400 uniform numbers or more, the mean is within 4 standard deviations.
+    # The mean of 400 uniform numbers or more is within 4 standard deviations.
     assert abs(np.mean(noise) - 0.5) < 4 * np.sqrt(1 / 12 / 400) and np.std(noise) > 0.2
 
 

@@ -1,4 +1,4 @@
-"""What holds for every layer: configuration, saving, precision, and use on its own."""
+"""Laws that hold for every layer: configuration, saving, precision, and use on its own."""
 
 import keras
 import numpy as np

@@ -78,7 +78,7 @@ def test_training_takes_the_batch_into_every_running_average(randomize):
 
 
 def test_regularization_is_of_the_scales(randomize):
-    """Of the convolutions whose length is learned, and of the log-scales."""
+    """Scales are those of the convolutions whose length is learned, and of the log-scales."""
     layer = ResidualNetwork(1, 4, 1, scale_l2=0.25)
     layer.build(IMAGES.shape)
     randomize(layer)

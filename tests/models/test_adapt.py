@@ -1,4 +1,4 @@
-"""What `VectorRealNVP.adapt` finds in data: means, scales, and the steps of rounded columns."""
+"""`VectorRealNVP.adapt` finds means and scales in data, and the steps of rounded columns."""
 
 import numpy as np
 import pytest
@@ -145,7 +145,7 @@ def test_cells_of_common_values_open_to_their_share_of_the_deviation():
         deviation = np.sqrt(x[:, column].var() + float(model.rounding.step[column]) ** 2 / 12)
         np.testing.assert_allclose(opened[column, :count], np.multiply(shares, deviation))
         np.testing.assert_array_equal(width[column, count:], opened[column, count:])
-    # What training sees is standardised when cells are open.
+    # The rows that training sees are standardised when cells are open.
     parts = model.distribution.bijector.bijectors[:2]
     z = np.concatenate([model.continuous(tf.constant(x), training=True) for _ in range(50)])
     for part in parts:

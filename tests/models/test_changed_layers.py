@@ -66,7 +66,7 @@ def _lora(model):
 
 
 def _one_lora(model):
-    """Of layers that share a trace, one alone."""
+    """Changes one alone of the layers that share a trace."""
     layer = _dense(model)[0]
     layer.enable_lora(2)
     layer.lora_kernel_b.assign(np.full(layer.lora_kernel_b.shape, 0.3))
@@ -123,7 +123,7 @@ def test_every_function_follows(case, randomize):
         assert np.max(np.abs(after["sample"] - before["sample"])) > 1e-6, change
 
 
-# What changes is dense layers: vectors have no others, and images follow by `make test-all`.
+# Dense layers are changed: vectors have no others, and images follow by `make test-all`.
 of_kinds = pytest.mark.parametrize(
     "kind", ["vectors", pytest.param("images", marks=pytest.mark.slow)]
 )

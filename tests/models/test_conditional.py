@@ -81,7 +81,7 @@ def test_round_trip_and_samples_follow_the_label(case):
     np.testing.assert_array_equal(model.sample(4, labels=Y, seed=3), samples)
     np.testing.assert_allclose(model.sample(2, labels=Y[:2], seed=3), samples[:2], rtol=1e-9)
     same = model.sample(4, labels=2, seed=3)
-    # Of the same latents.
+    # Both rows are of the same latents and class.
     np.testing.assert_allclose(same[1], samples[1], rtol=1e-9)
     assert np.any(np.abs(same[0] - samples[0]) > 1e-4)
     assert model.sample(0, labels=Y[:0]).shape == (0, *x.shape[1:])
@@ -175,7 +175,7 @@ def test_saved_whole_it_scores_the_same_to_the_bit(case, tmp_path):
 
 
 def _mean(model, y):
-    """Of the latents of classes y, by hand: [..., C], with which events broadcast."""
+    """The mean of the latents of classes y, by hand: [..., C], with which events broadcast."""
     means = model.base_mean.kernel.numpy()[y]  # -1, no label, has the last row
     return means if means.shape[-1] == 3 else means[..., None, None, :]
 
@@ -209,7 +209,7 @@ def test_samples_are_about_the_labels_mean(case):
     unlabelled = np.broadcast_to(_mean(model, -1), x.shape)
     cold = model.sample(4, temperature=0.0)
     np.testing.assert_allclose(cold, decoded(unlabelled), rtol=1e-9)
-    # Of the noise that the unlabelled base, too, has for this seed.
+    # The unlabelled base, too, has this noise for this seed.
     noise = model.flow.distribution.sample(4, seed=tf.constant([0, 1]))
     half = model.sample(4, labels=Y, temperature=0.5, seed=1)
     np.testing.assert_allclose(half, decoded(mean + 0.5 * noise, Y), rtol=1e-9)

@@ -41,7 +41,7 @@ def test_rows_held_out_are_neighbours_like_those_of_the_training():
 def _watched(rows):
     model, watch = _model(), AveragedWeights(_data(rows), np.ones(rows))
     watch.set_model(model)
-    model.stop_training = False  # As `fit` begins.
+    model.stop_training = False  # `fit` begins so.
     return model, watch, model.trainable_variables[0]
 
 

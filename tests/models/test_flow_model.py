@@ -39,7 +39,7 @@ def _plain_chain():
 
 
 class ShiftAndLogScale(keras.layers.Layer):
-    """What `tfb.RealNVP` asks of its network; Keras wants what is no tensor by name."""
+    """A network as `tfb.RealNVP` asks for it; Keras wants what is no tensor by name."""
 
     def __init__(self):
         super().__init__()
@@ -153,7 +153,7 @@ def test_steps_are_traced_once(as_dataset, randomize, monkeypatch):
         model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0, **options)
         model.evaluate(data, verbose=0, **options)
     assert traces.count("optimize") == 1
-    # Of a training and a test step each.
+    # A training step and a test step have one each.
     assert traces.count("_penalty") == 2
 
 

@@ -1,4 +1,4 @@
-"""What the image model refuses, and how it says so."""
+"""Images and arguments that the image model refuses, and how it says so."""
 
 import keras
 import numpy as np
@@ -32,7 +32,7 @@ BAD_IMAGES = {
 
 
 class OneCoupling(tfnvp.ImageRealNVP):
-    """As ImageRealNVP in what it takes, and quickly traced."""
+    """A model that takes what ImageRealNVP takes, and is quickly traced."""
 
     def build_distribution(self):
         mask = tfnvp.masks.ChannelHalves(0)

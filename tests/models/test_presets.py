@@ -33,7 +33,7 @@ FEW_SCALES = ("cifar10_small", "digits", "digits_conditional")
     ],
 )
 def test_each_preset_is_a_model(name):
-    """Of its sizes; thin, to be quick."""
+    """The model has the preset's sizes, but is thin, to be quick."""
     model = tfnvp.ImageRealNVP(**_thin(name))
     assert model.distribution.event_shape == presets.get(name)["image_shape"]
 
@@ -84,7 +84,7 @@ def test_trained_presets_score_as_their_cards_say(name):
         batches = tfnvp.data.load(data, "test", 128, labels=bool(model.num_classes))
     except tfnvp.data.DatasetNotFoundError as missing:
         pytest.skip(str(missing))
-    # Of a conditional model the card's figure is given the class.
+    # The card's figure of a conditional model is given the class.
     pairs = [batch if model.num_classes else (batch, None) for batch in batches]
     bits = np.concatenate([model.bits_per_dim(x, labels=y) for x, y in pairs])
     assert bits.mean() == pytest.approx(card["bits_per_dim"]["test"], abs=2e-3)

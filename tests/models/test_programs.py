@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*shuffle=True")
 
 
 def _own_flow():
-    """Of a plain Keras network that is not built yet, and bijectors of TFP."""
+    """A flow of a plain Keras network that is not built yet, and bijectors of TFP."""
     network = keras.Sequential([keras.layers.Dense(8, "tanh"), keras.layers.Dense(2, "tanh")])
     coupling = AffineCoupling(ChannelHalves(0, event_ndims=1), network)
     chain = tfb.Chain([tfb.Shift([0.5, 0.0]), coupling, tfb.Permute([1, 0])])
@@ -45,7 +45,7 @@ compiled = pytest.mark.parametrize("compiled", [lambda f: f, tf.function], ids=[
 of_labels = pytest.mark.parametrize("model", CONDITIONAL, indirect=True)
 
 
-# What they add to the others is tried by `make test-all`.
+# `make test-all` tries what they add to the others.
 SLOW = ("mixing", "vectors of classes")
 PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS]
 
@@ -57,7 +57,7 @@ def model(request, randomize):
 
 @pytest.fixture
 def distribution(model):
-    """Of labels 0, 1, 2, if it has some."""
+    """The model's distribution, of labels 0, 1, 2 if it has some."""
     return model.distribution_for(**({"labels": [0, 1, 2]} if model.num_classes else {}))
 
 

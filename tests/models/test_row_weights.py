@@ -38,7 +38,10 @@ PARAMS = [pytest.param(name, marks=[pytest.mark.slow] * (name == "images")) for 
 
 @pytest.fixture(scope="module", params=PARAMS)
 def case(request, randomize):
-    """What trains a model from the same start, by batches of all rows, and the tolerance."""
+    """A function that trains a model from the same start, the rows, and the tolerance.
+
+    Its batches are of all rows.
+    """
     make, tolerance, labelled = CASES[request.param]
     model = make()
     model.compile(optimizer=keras.optimizers.SGD(0.1, global_clipnorm=0.5))
@@ -70,7 +73,7 @@ def test_a_weight_is_that_many_rows(case):
     repeated = train(*(np.repeat(part, REPEATS, axis=0) for part in (x, LABELS)))
     _compare(repeated, weighted, tolerance)
     assert weighted[0]["loss"][-1] < weighted[0]["loss"][0]
-    # What is left out may be anything.
+    # Rows and labels that are left out may be anything.
     bad, unknown = x.copy(), np.where(WEIGHTS == 0, 99, LABELS)
     bad[WEIGHTS == 0] = np.nan
     _compare(train(bad, unknown, WEIGHTS), weighted, 1e-12)

@@ -1,4 +1,4 @@
-"""What `fit` and `evaluate` are given is used, or refused by name."""
+"""Everything that `fit` and `evaluate` are given is used, or refused by name."""
 
 import warnings
 

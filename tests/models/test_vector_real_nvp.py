@@ -26,7 +26,7 @@ def _moons(rows=2000, seed=0):
 
 @pytest.fixture(scope="module")
 def model(randomize):
-    """Of five dimensions, an odd number; its standardisation is random too."""
+    """A model of five dimensions, an odd number; its standardisation is random too."""
     model = randomize(tfnvp.VectorRealNVP(5, **SIZES))
     model.compile(optimizer=keras.optimizers.SGD(0.0))
     model.fit(_data(), verbose=0)
@@ -95,7 +95,7 @@ def test_unusualness_leaves_out_volumes_and_what_curves_say_for_a_row(model):
     with tf.GradientTape() as tape:
         tape.watch(inner)
         outer = spline.inverse(inner)
-    # Of curves, column by column, the gradient is the slopes; columns of opened cells have none.
+    # The gradient of curves, column by column, is the slopes; columns of opened cells have none.
     slopes = np.log(tape.gradient(outer, inner))[:, 1:]
     assert slopes.max() > 0.5
     volume = tails.inverse_log_det_jacobian(standardized, 1) + np.minimum(slopes, 0.5).sum(axis=1)
@@ -129,7 +129,7 @@ def test_unusualness_of_one_dimension_and_of_far_rows():
     expected = 2 * np.log([2.0, np.exp(0.5) + np.exp(-0.5)])
     np.testing.assert_allclose(line.unusualness(np.array([[0], [1]], "float32")), expected, 1e-5)
     far = tfnvp.VectorRealNVP(3, **SIZES).unusualness(np.full((1, 3), 1e30, "float32"))
-    # Of each dimension the tail has a logarithm, and the logistic density another.
+    # The tail of each dimension has a logarithm, and the logistic density another.
     np.testing.assert_allclose(far, [3 * (3 + 2 * np.log(1e30))], 1e-5)
     with pytest.raises(ValueError, match=r"unusualness is of models of p\(x\), this one is of"):
         tfnvp.VectorRealNVP(2, num_classes=3).unusualness([[0.0, 1.0]])
@@ -148,7 +148,7 @@ def test_log_prob_depends_on_the_row_alone(model):
 
 def test_starts_as_the_identity_in_another_order():
     model = tfnvp.VectorRealNVP(3, **SIZES)
-    x = np.clip(_data(size=3), -3, 3)  # What is far out is drawn in.
+    x = np.clip(_data(size=3), -3, 3)  # Values far out are drawn in.
     np.testing.assert_allclose(np.sort(model.encode(x)), np.sort(x), rtol=1e-5, atol=1e-6)
     normal = -0.5 * np.sum(np.square(x), axis=1) - 1.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(model.log_prob(x), normal, rtol=1e-5)
@@ -203,7 +203,7 @@ def test_encode_and_decode_meet_again(dtype, tolerance, randomize, model):
     z = model.encode(x)
     assert z.dtype == model.sample(1).dtype == model.log_prob(x).dtype == model.variable_dtype
     np.testing.assert_allclose(model.decode(z), x, rtol=tolerance, atol=tolerance)
-    # Of the same weights in float32.
+    # The model `single` has the same weights in float32.
     np.testing.assert_allclose(single.decode(single.encode(x)), x, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(model.encode(x), single.encode(x), rtol=1e-4, atol=1e-4)
     rtol = 0.1 if dtype == "mixed_bfloat16" else 1e-5
@@ -298,7 +298,7 @@ def test_saved_weights_are_the_same_to_the_bit(model, tmp_path):
     np.testing.assert_array_equal(again.log_prob(_data()), model.log_prob(_data()))
 
 
-# What is refused.
+# Bad vectors and arguments are refused.
 
 # By name where shapes are known before, or as TensorFlow finds it once it has traced other shapes.
 _SHAPE = r"shape \[(batch, 5\], got \(|\?,5\], got \[)"

@@ -49,7 +49,7 @@ def source():
 
 
 def newcomers_steps(text):
-    """What a README has a reader run in any directory: commands of tfnvp and programs, in order.
+    """Yields what a README has a reader run anywhere: commands of tfnvp and programs, in order.
 
     A usage, which has RECIPE for a name, is no command.
     """

@@ -1,4 +1,4 @@
-"""What `make release-check` runs is all that the README has a newcomer run."""
+"""The steps of `make release-check` are all that the README has a newcomer run."""
 
 from release.__main__ import ROOT, newcomers_steps
 

@@ -45,7 +45,7 @@ def log_prob(flow, images, labels):
 
 @pytest.fixture(scope="module")
 def expected(flow):
-    """What the model answers, by the names of calls, and pictures with their scores."""
+    """The model's answers, by the names of calls, and pictures with their scores."""
     values = IMAGES.astype(int) * 15 + 8
     return {
         "log_prob": log_prob(flow, IMAGES, LABELS),
@@ -236,7 +236,7 @@ def test_a_proxy_that_is_none_is_named(proxy, kind, monkeypatch):
         kind("http://127.0.0.1:1", "tiny", retries=0).log_prob(IMAGES)
 
 
-# What is refused before it is sent.
+# Bad arguments and inputs are refused before they are sent.
 
 
 @pytest.mark.parametrize(

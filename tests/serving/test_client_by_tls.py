@@ -62,7 +62,7 @@ def test_a_connection_that_breaks_after_the_handshake_is_unavailable(certificate
         plain = socket.socket(fileno=connection.detach())
         with plain, contextlib.suppress(OSError):
             plain.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-            while plain.recv(65536):  # What is closed unread resets the connection.
+            while plain.recv(65536):  # Closing it with bytes unread resets the connection.
                 pass
 
     threading.Thread(target=answer, daemon=True).start()

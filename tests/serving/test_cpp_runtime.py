@@ -143,7 +143,7 @@ class Served:
         return self.model.distribution_for(data.shape[1:], labels).bijector.inverse(x).numpy()
 
     def _of_labels(self, function, labels):
-        """Of rows whose label is -1, what the function gives without labels."""
+        """The function's answers, which for rows whose label is -1 are those without labels."""
         if labels is None or not self.model.num_classes:
             return function(labels)
         given = function(np.maximum(labels, 0))

@@ -1,4 +1,4 @@
-"""What an export writes; test_cpp_runtime.py has what it answers."""
+"""The files that an export writes; test_cpp_runtime.py has what it answers."""
 
 import json
 import subprocess
@@ -328,6 +328,6 @@ def test_a_sampled_vector_depends_on_its_own_seed_alone(vector_model, vector_sig
     np.testing.assert_allclose(sample([8], [1.0])[0], many[1], rtol=1e-5)
     assert np.all(sample([0], [1.0])[0] != many[2]), "the upper half of a seed counts too"
     np.testing.assert_allclose(many[3], vector_model.decode(np.zeros((1, 3)))[0], rtol=1e-5)
-    # As far from the mean latent as the temperature says.
+    # A sample is as far from the mean latent as the temperature says.
     hot, cold = (vector_model.encode(sample([3], [t])) for t in (1.0, 0.5))
     np.testing.assert_allclose(cold, 0.5 * hot, rtol=1e-4, atol=1e-5)

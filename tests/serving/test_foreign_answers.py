@@ -36,7 +36,7 @@ FOREIGN = {
     "truths": (outputs(b'{"log_prob": [true, false, true]}'), "must be numbers, got dtype bool"),
     "NaN": (outputs(b'{"log_prob": [1.0, NaN, 3.0]}'), "row 1 is not finite"),
     "beyond float32": (outputs(b'{"log_prob": [1e300, 2.0, 3.0]}'), "row 0 is not finite"),
-    # As an array of texts of one length it would take a thousand times its own size.
+    # It would take a thousand times its own size as an array of texts of one length.
     "a long text of many": (
         outputs(
             b'{"log_prob": [1.0, 2.0, 3.0], "error": ["'

@@ -52,7 +52,7 @@ def test_no_kernel_is_normalised_anew(model, exported):
         for function in graph.graph_def.library.function
         for node in function.node_def
     ]
-    # What is left are inverse deviations of batch normalizations, one of several couplings.
+    # Those that are left are inverse deviations of batch normalizations, one of several couplings.
     assert 0 < nodes.count("Rsqrt") < len(convolutions(model))
     assert nodes.count("Conv2D")
 
@@ -158,7 +158,7 @@ def test_no_convolution_is_taken_for_what_it_is_not(kind, options, tmp_path):
     x = np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype("float32")
     expected = model.log_prob(x)
     if kind == "unknown to Keras" and not options.get("static_batch"):
-        # What Keras does not know TensorFlow does not save, and it says so.
+        # TensorFlow does not save what Keras does not know, and it says so.
         with pytest.raises(AssertionError, match="references an 'untracked' resource"):
             export(model, tmp_path, **options)
         return

@@ -210,7 +210,7 @@ def test_a_damaged_state_is_named_and_the_one_before_taken(damage, trained, tmp_
         for variable in checkpoints._variables:
             variable.assign(np.zeros(variable.shape))
         (row,) = checkpoints.restore()
-        # What no one reads, such as the time of an archive's member, harms no one.
+        # Damage to what no one reads, such as the time of an archive's member, harms no one.
         for variable, value in zip(checkpoints._variables, states[row["epoch"]], strict=True):
             np.testing.assert_array_equal(variable, value)
         if row["epoch"] == 1:

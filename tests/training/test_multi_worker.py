@@ -40,7 +40,7 @@ def test_workers_train_as_one_device_does_and_survive_the_death_of_one(tmp_path)
     strategy = ["--strategy", "multi_worker", "--checkpoint-every", "2"]
     three = [
         start(
-            # What is not the chief's would show in a directory of its own.
+            # A worker that is not the chief has a directory of its own, where its files would show.
             run_dir if index == 0 else tmp_path / f"not_written_{index}",
             *TRAINING,
             *strategy,
@@ -71,7 +71,7 @@ def test_workers_train_as_one_device_does_and_survive_the_death_of_one(tmp_path)
     (rows, variables), (rows_of_two, variables_of_two) = state(whole), state(resumed)
     for row, other in zip(rows, rows_of_two, strict=True):
         assert other == pytest.approx(row, rel=1e-4)
-    # Of all together: some are nearly 0, and all their digits are rounding.
+    # All are compared together: some are nearly 0, and all their digits are rounding.
     one, other = (
         np.concatenate([v.ravel() for v in found if v.dtype.kind == "f"])
         for found in (variables, variables_of_two)
@@ -91,7 +91,7 @@ def test_keras_still_needs_what_multi_worker_mends():
 
 @pytest.fixture(scope="module")
 def of_two_workers(tmp_path_factory):
-    """What each of two workers says of other people's data."""
+    """The reports of two workers, each on other people's data."""
     program = functools.partial(worker_data_program.main, tmp_path_factory.mktemp("workers"))
     found = []
     for worker in [Program(program, environment) for environment in cluster(2)]:

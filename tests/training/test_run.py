@@ -277,7 +277,7 @@ class NoNumberOnce(keras.optimizers.schedules.LearningRateSchedule):
     [
         # With warm-up: the first step changes nothing, and after the second weights are huge.
         pytest.param(1e30, 2, marks=pytest.mark.slow),
-        # As after a gradient that is no number: all weights are none after the second step.
+        # This is as after a gradient that is no number: all weights are none after the second step.
         (NoNumberOnce(), 1),
     ],
 )
