@@ -1,15 +1,16 @@
 """Do scores hold between training and inference, while the weights change fast?
 
     python -m benchmarks.moments [--recipe NAME ..] [--batch B ..] [--rate-factor F ..] [--images N]
+        [--decay]
     python -m benchmarks.moments --table LINES.jsonl
 
 A recipe's model with 16 filters trains for N images by Muon at a level rate, which is harder than
-the recipe's own that falls. Every 200 steps, and after each epoch that has fewer, 256 training
-images and 256 validation images are scored: by the moments of batches of training images, as
-training does; by the running averages of the last steps; and by moments that `refresh_moments` has
-taken anew, as `fit` does before it validates. A JSON line has the five figures, in bits per
-dimension, and the mean of the steps since the line before. With --table, it reads such lines and
-prints the largest differences of each training.
+the recipe's own that falls; with --decay it falls. Every 200 steps, and after each epoch that has
+fewer, 256 training images and 256 validation images are scored: by the moments of batches of
+training images, as training does; by the running averages of the last steps; and by moments that
+`refresh_moments` has taken anew, as `fit` does before it validates. A JSON line has the five
+figures, in bits per dimension, and the mean of the steps since the line before. With --table, it
+reads such lines and prints the largest differences of each training.
 """
 
 import argparse
@@ -84,14 +85,14 @@ def first(recipe, split, count):
     return np.concatenate(list(batches.as_numpy_iterator()))[:count]
 
 
-def run(name, batch, factor, count):
+def run(name, batch, factor, count, falls):
     """Trains a model for so many images, and prints its lines."""
     keras.utils.set_random_seed(0)
     recipe = recipes.get(name)
     model = dataclasses.replace(recipe, overrides={"filters": FILTERS}).model()
     training, validation = first(recipe, "train", count), first(recipe, "validation", ROWS)
     steps, rate = count // batch, factor * RATE
-    decay = {"decay": False, "weight_decay": recipe.weight_decay}
+    decay = {"decay": falls, "weight_decay": recipe.weight_decay}
     model.compile(make_optimizer(steps, rate, WARM_UP, muon=True, **decay))
     record = {"benchmark": "moments", "recipe": name, "batch": batch, "rate": rate}
     every = min(200, len(training) // batch)
@@ -128,7 +129,7 @@ def main(args):
         print(*table(args.table.read_text().splitlines()), sep="\n")
         return
     for combination in itertools.product(args.recipe, args.batch, args.rate_factor):
-        run(*combination, args.images)
+        run(*combination, args.images, args.decay)
 
 
 if __name__ == "__main__":
@@ -138,5 +139,6 @@ if __name__ == "__main__":
     parser.add_argument("--batch", nargs="+", type=int, default=[8, 32, 256])
     parser.add_argument("--rate-factor", nargs="+", type=float, default=[1, 3])
     parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--decay", action="store_true", help="the rate falls, as the recipes' does")
     parser.add_argument("--table", type=Path, help="print a table of the file's lines instead")
     main(parser.parse_args())

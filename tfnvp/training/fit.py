@@ -176,8 +176,10 @@ class Training:
         data = self._batches(range(epoch, epoch + 1), flip=self.recipe.flip).skip(done)
         # Weights can turn NaN one step before the loss shows it, but no saved state holds such.
         for steps in range(step - saved, 0, -self.model.steps_per_execution):
-            # The moments stay those of these steps, as they were when the loss was finite.
-            options = {"verbose": 0, "shuffle": False, "callbacks": [FreshMoments(None)]}
+            # The moments stay those of these steps, as they were when the loss was finite, and so
+            # do the weights, for which Keras would put their average at the end.
+            callbacks = [FreshMoments(None), *([Average()] if self.recipe.averaged else [])]
+            options = {"verbose": 0, "shuffle": False, "callbacks": callbacks}
             self.model.fit(data, steps_per_epoch=steps, **options)
             if all(np.isfinite(weight).all() for weight in self.model.get_weights()):
                 return
