@@ -95,6 +95,7 @@ def run(name, batch, factor, count, falls):
     decay = {"decay": falls, "weight_decay": recipe.weight_decay}
     model.compile(make_optimizer(steps, rate, WARM_UP, muon=True, **decay))
     record = {"benchmark": "moments", "recipe": name, "batch": batch, "rate": rate}
+    record |= {"decay": True} if falls else {}
     every = min(200, len(training) // batch)
     figures = Figures(record, training, validation, batch, every)
     random = np.random.RandomState(0)
@@ -108,9 +109,9 @@ def table(lines):
     """Gives the rows of a table in Markdown: the largest differences of each training."""
     trainings = {}
     for line in map(json.loads, lines):
-        key = line["recipe"], line["batch"], line["rate"]
+        key = line["recipe"], line["batch"], line["rate"], line.get("decay", False)
         trainings.setdefault(key, []).append(line)
-    for (name, batch, rate), looks in trainings.items():
+    for (name, batch, rate, _), looks in trainings.items():
         by_batch = [look["batch_moments"] for look in looks]
         apart = [
             max(

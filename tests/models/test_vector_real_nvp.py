@@ -124,6 +124,24 @@ def test_unusualness_has_a_part_of_the_nearest_row_kept(tmp_path):
     np.testing.assert_array_equal(again.unusualness(x), model.unusualness(x))
 
 
+def test_other_rows_are_kept_or_refused():
+    model = tfnvp.VectorRealNVP(5, 1, (4,), kept_rows=50, seed=0)
+    model.adapt(_data(30))
+    others = _data(12)[4:]
+    model.keep_rows(others)
+    before = model.nearest_row.rows.numpy()
+    kept = np.sort(model._standardized(np.float32(others)), axis=0)
+    np.testing.assert_allclose(np.sort(before[:8], axis=0), kept, rtol=1e-6)
+    assert int(model.nearest_row.kept) == 8
+    with pytest.raises(ValueError, match="row 1, column 2"):
+        model.keep_rows(np.where(np.arange(10).reshape(2, 5) == 7, np.nan, 0.0))
+    with pytest.raises(ValueError, match="got weights and rows 2 3"):
+        model.keep_rows(_data(3), [1.0, 2.0])
+    np.testing.assert_array_equal(model.nearest_row.rows, before)
+    with pytest.raises(ValueError, match="the model keeps no rows: make it with kept_rows"):
+        tfnvp.VectorRealNVP(5, 1, (4,)).keep_rows(others)
+
+
 def test_unusualness_of_one_dimension_and_of_far_rows():
     line = tfnvp.VectorRealNVP(1)
     expected = 2 * np.log([2.0, np.exp(0.5) + np.exp(-0.5)])

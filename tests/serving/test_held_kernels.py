@@ -125,7 +125,7 @@ class Network(keras.layers.Layer):
 
 
 class Shared(PureLayer):
-    """A conditioner that shares its trace with its like, by PureLayer's own means."""
+    """A conditioner whose trace the model and its export would share, were they not kept apart."""
 
     def __init__(self):
         super().__init__()
@@ -133,6 +133,8 @@ class Shared(PureLayer):
 
     def build(self, shape):
         self.one.build(shape)
+        # A kernel of a negative length, normalised once more, has another sign.
+        self.one.scale.assign([-0.3, 0.4])
 
     def compute(self, x, context=None, training=False):
         return tf.tanh(self.one(x))

@@ -179,10 +179,9 @@ def structure(layers: list[keras.Layer]) -> tuple[list, list[keras.Variable]]:
 
 def kind(layer: keras.Layer) -> tuple:
     """Tells what a trace depends on that takes the variables of a layer as its arguments."""
-    variables = ((v.name, tuple(v.shape), v.dtype) for v in layer.variables)
     inner = with_inner_layers(layer)
     states = ((x.dtype_policy.name, getattr(x, "lora_alpha", None), holds_kernel(x)) for x in inner)
-    return *variables, *states
+    return *((v.name, tuple(v.shape), v.dtype) for v in layer.variables), *states
 
 
 # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/optimizers/adam.py

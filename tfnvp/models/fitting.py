@@ -88,8 +88,9 @@ def fit_in_time(
         shuffle=False,  # The batches are in a new order already.
         verbose=0,
     )
-    # Rows held out from training are as good neighbours as any, and none is its own.
-    model.keep_rows(x[order], weights[order])
+    if model.kept_rows:
+        # Rows held out from training are as good neighbours as any, and none is its own.
+        model.keep_rows(x[order], weights[order])
     return (validation if held_out else order), watch.epochs * epoch
 
 

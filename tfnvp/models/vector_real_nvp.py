@@ -20,7 +20,7 @@ from tfnvp.bijectors import (
 )
 from tfnvp.bijectors.coupling import Coupling
 from tfnvp.checks import assert_all, check_positive_int, check_share, checked_spline_bins
-from tfnvp.columns import Columns, DrawnRows
+from tfnvp.columns import Columns, DrawnRows, check_finite
 from tfnvp.configured_layer import arguments
 from tfnvp.distribution import FlowDistribution
 from tfnvp.layers import (
@@ -218,15 +218,25 @@ class VectorRealNVP(FlowModel):
         self.standardizer.take(mean, variance)
         self._keep(drawn)
 
-    def keep_rows(self, x: np.ndarray, sample_weight: np.ndarray) -> None:
+    def keep_rows(self, x: TensorLike, sample_weight: TensorLike | None = None) -> None:
         """Keeps other rows for `unusualness` than those that `adapt` saw, up to `kept_rows`.
 
         Args:
-            x: [N, D], of the data's units.
-            sample_weight: the weights of the rows, [N].
+            x: [N, D], in the data's units.
+            sample_weight: the weights of the rows, [N], 0 or more; None for equal ones.
+
+        Raises:
+            ValueError: if the model keeps no rows; for data of a wrong shape, or with NaN or
+                infinity in a row that counts; for bad weights. Nothing changes then.
         """
-        drawn = DrawnRows(self.kept_rows or 0, self.seed)
-        drawn.see(x, sample_weight)
+        if self.kept_rows is None:
+            raise ValueError("the model keeps no rows: make it with kept_rows")
+        x = self.check_data(x)
+        weights = np.ones(len(x)) if sample_weight is None else sample_weight
+        weights, x = weights_of_rows(weights, x, "float64").numpy(), x.numpy()
+        check_finite(np.where(weights[:, np.newaxis] > 0, x, 0))
+        drawn = DrawnRows(self.kept_rows, self.seed)
+        drawn.see(x, weights)
         self._keep(drawn)
 
     def _keep(self, drawn: DrawnRows) -> None:
